@@ -1,0 +1,421 @@
+"""`choose`, the primitive on which every search space is written.
+
+A choice is bound in one of three ways, told apart by its type:
+
+  int                 the fixed child: only that branch exists
+  int32[]             the sampled child of shared weights: only that branch runs
+  Weighted            relaxed: the weighted sum of the live branches
+
+`pick` chooses among arrays (earlier nodes, or weights that depend on the chosen input)
+with the same three bindings.  A fixed child's parameters have the names that they have
+in the shared form, so that `extract` finds them by path.
+
+Everything a branch reads is an operand of its conditional, whose VJP is our own: JAX's
+would make every branch return the residuals of all branches.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from controller.spec import DecisionSpec
+
+
+class Weighted(NamedTuple):
+    """The relaxed binding of one choice among n.
+
+    A dead branch neither runs nor gets a gradient; a live one of weight 0 runs and
+    gets its own.
+    """
+
+    weight: jax.Array  # float[n]
+    live: jax.Array  # bool[n]
+
+
+Choice = int | jax.Array | Weighted
+
+
+def is_fixed(choice: Choice) -> bool:
+    """Whether the choice is bound to one branch before tracing."""
+    return isinstance(choice, int | np.integer)
+
+
+# ---- the conditional ----------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def switch(branches, index, differentiable, other):
+    """``branches[index](differentiable, other)``, saving only its own arguments.
+
+    Args:
+      branches: functions of two pytrees that close over static Python only.
+      index: int32[].
+      differentiable: pytree of inexact arrays, which get gradients.
+      other: pytree of keys and integers, which get none.
+    """
+    return jax.lax.switch(index, branches, differentiable, other)
+
+
+def _switch_fwd(branches, index, differentiable, other):
+    # lax.switch itself, so that a JVP of the gradient still works.
+    out = jax.lax.switch(index, branches, differentiable, other)
+    return out, (index, differentiable, other)
+
+
+def _switch_bwd(branches, saved, cotangent):
+    index, differentiable, other = saved
+
+    def pullback(branch, differentiable, other, cotangent):
+        return jax.vjp(lambda d: branch(d, other), differentiable)[1](cotangent)[0]
+
+    pullbacks = [functools.partial(pullback, branch) for branch in branches]
+    grads = jax.lax.switch(index, pullbacks, differentiable, other, cotangent)
+    return None, grads, None
+
+
+switch.defvjp(_switch_fwd, _switch_bwd)
+
+
+# ---- choosing a branch --------------------------------------------------------------
+
+
+class Choose(nn.Module):
+    """Applies one of several branches, or their weighted sum.
+
+    Attributes:
+      branches: factories of modules, called with ``name=`` or ``parent=``.  A module
+        is called with the operands; arrays that it needs are operands, the rest are
+        its attributes.  All branches return one array of equal shape.
+    """
+
+    branches: Sequence[Callable[..., nn.Module]]
+
+    @nn.compact
+    def __call__(self, choice: Choice, *operands: Any) -> jax.Array:
+        """Returns the chosen branch of the operands.
+
+        Raises:
+          ValueError: if branches return different shapes.
+        """
+        if is_fixed(choice):
+            return self.branches[choice](name=f"branch_{choice}")(*operands)
+
+        modules = [make(parent=None) for make in self.branches]
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        inexact, others, rejoin = _partition(operands)
+        params = [self._params(i, m, operands) for i, m in enumerate(modules)]
+        stats = self._stats(modules, operands)
+        keep_stats = stats is not None and self.is_mutable_collection("batch_stats")
+        initializing = self.is_initializing()
+
+        def run(i, differentiable, other):
+            params, inexact = differentiable
+            others, key, stats = other
+            variables = {"params": params[i]}
+            if stats is not None:
+                variables["batch_stats"] = stats[i]
+            out, new = modules[i].apply(
+                variables,
+                *rejoin(inexact, others),
+                rngs={} if key is None else {"dropout": key},
+                mutable=["batch_stats"],
+            )
+            if not keep_stats:
+                return out, None
+            kept = [new.get("batch_stats", s) if j == i else s for j, s in enumerate(stats)]
+            return out, jax.lax.stop_gradient(kept)
+
+        differentiable = (params, inexact)
+        other = (others, key, stats)
+        shapes = [
+            jax.eval_shape(functools.partial(run, i), differentiable, other)[0]
+            for i in range(len(modules))
+        ]
+        if len({s.shape for s in shapes}) > 1:
+            raise ValueError(
+                f"branches of {self.name} return {[s.shape for s in shapes]}"
+            )
+        dtype = jnp.result_type(*(s.dtype for s in shapes))
+
+        def branch(i, differentiable, other):
+            out, stats = run(i, differentiable, other)
+            return out.astype(dtype), stats
+
+        branches = tuple(functools.partial(branch, i) for i in range(len(modules)))
+        if not isinstance(choice, Weighted):
+            out, new_stats = switch(branches, choice, differentiable, other)
+        else:
+            out, new_stats = self._weighted_sum(
+                branches, choice, differentiable, other, shapes[0].shape, dtype
+            )
+        if keep_stats and not initializing:
+            for i, value in enumerate(new_stats):
+                if value:
+                    self.put_variable("batch_stats", f"branch_{i}", value)
+        return out
+
+    def _params(self, i, module, operands):
+        name = f"branch_{i}"
+        if not self.is_initializing() and not self.has_variable("params", name):
+            return {}  # a lifted scan drops the empty trees of branches without weights
+        return self.param(name, _init(module, "params"), operands)
+
+    def _stats(self, modules, operands):
+        """Batch statistics of every branch, or None where the caller holds none."""
+        initialise = self.is_initializing() and self.is_mutable_collection("batch_stats")
+        names = [f"branch_{i}" for i in range(len(modules))]
+        held = [name for name in names if self.has_variable("batch_stats", name)]
+        if not initialise and not held:
+            return None
+
+        def value(name, module):
+            if not initialise and name not in held:
+                return {}
+            init = functools.partial(
+                _init(module, "batch_stats"), jax.random.key(0), operands
+            )
+            return self.variable("batch_stats", name, init).value
+
+        return [value(n, m) for n, m in zip(names, modules, strict=True)]
+
+    def _weighted_sum(self, branches, choice, differentiable, other, shape, dtype):
+        stats = other[-1]
+
+        def dead(differentiable, other):
+            return jnp.zeros(shape, dtype), other[-1] if keep else None
+
+        keep = stats is not None and self.is_mutable_collection("batch_stats")
+        total = jnp.zeros(shape, dtype)
+        for i, branch in enumerate(branches):
+
+            def alive(differentiable, other, branch=branch):
+                weight, rest = differentiable
+                out, stats = branch(rest, other)
+                return weight.astype(dtype) * out, stats
+
+            out, new = switch(
+                (dead, alive),
+                choice.live[i].astype(jnp.int32),
+                (choice.weight[i], differentiable),
+                other,
+            )
+            total = total + out
+            if keep:
+                stats = [new[j] if j == i else s for j, s in enumerate(stats)]
+        return total, stats
+
+
+def choose(
+    choice: Choice,
+    branches: Sequence[Callable[..., nn.Module]],
+    *operands: Any,
+    name: str | None = None,
+) -> jax.Array:
+    """Applies the chosen branch inside a compact module; see `Choose`.
+
+    Args:
+      choice: int, int32[], or `Weighted` over the branches.
+      branches: factories of modules, called with ``name=`` or ``parent=``.
+      *operands: what the branch's module is called with.
+      name: of the scope that holds the branches' parameters.
+
+    Returns:
+      The branch's output, or the weighted sum of the live ones.
+    """
+    return Choose(tuple(branches), name=name)(choice, *operands)
+
+
+def _init(module, collection):
+    """An initialiser for one collection of a detached module."""
+
+    def init(key, operands):
+        variables = module.init({"params": key, "dropout": key}, *operands)
+        return variables.get(collection, {})
+
+    return init
+
+
+def _partition(operands):
+    """Splits operands into inexact leaves, the others, and a function that rejoins."""
+    leaves, treedef = jax.tree.flatten(operands)
+    is_inexact = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in leaves]
+
+    def rejoin(inexact, others):
+        inexact, others = iter(inexact), iter(others)
+        merged = [next(inexact) if flag else next(others) for flag in is_inexact]
+        return jax.tree.unflatten(treedef, merged)
+
+    pairs = list(zip(leaves, is_inexact, strict=True))
+    return [x for x, flag in pairs if flag], [x for x, flag in pairs if not flag], rejoin
+
+
+# ---- choosing among arrays ----------------------------------------------------------
+
+
+def pick(choice: Choice, arrays: Sequence[jax.Array] | jax.Array) -> jax.Array:
+    """Chooses among arrays: earlier nodes, or weights stacked ``[n, ...]``.
+
+    Args:
+      choice: int, int32[], or `Weighted` over the n arrays.
+      arrays: n arrays; of equal shape unless the choice is fixed.
+
+    Returns:
+      The chosen array (gathered, not a conditional), or the weighted sum of the live.
+    """
+    if is_fixed(choice):
+        return arrays[choice]
+    stacked = arrays if isinstance(arrays, jax.Array) else jnp.stack(arrays)
+    if isinstance(choice, Weighted):
+        weight = jnp.where(choice.live, choice.weight, 0).astype(stacked.dtype)
+        return jnp.tensordot(weight, stacked, axes=1)
+    return jax.lax.dynamic_index_in_dim(stacked, choice, keepdims=False)
+
+
+def indicator(choice: Choice, n: int) -> jax.Array:
+    """float32[n]: one at the choice; its weights where it is relaxed."""
+    if isinstance(choice, Weighted):
+        return jnp.where(choice.live, choice.weight, 0).astype(jnp.float32)
+    return jax.nn.one_hot(choice, n)
+
+
+_recorded: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
+    "recorded", default=None
+)
+
+
+def indexed_param(
+    module: nn.Module,
+    name: str,
+    init: Callable[..., jax.Array],
+    shape: Sequence[int],
+    choice: Choice,
+    n: int,
+) -> jax.Array:
+    """A parameter of which every choice has its own: stacked ``[n, *shape]``, picked.
+
+    A fixed child holds only its own, of shape ``shape``.
+
+    Args:
+      module: the module whose parameter it is.
+      name: of the parameter.
+      init: ``(key, shape) -> array``, applied to each slice with a key of its own.
+      shape: of one slice.
+      choice: int, int32[] or `Weighted` over the n slices.
+      n: number of slices.
+
+    Returns:
+      array of shape ``shape``.
+    """
+    if is_fixed(choice):
+        if (record := _recorded.get()) is not None:
+            record[(*module.path, name)] = (int(choice), len(shape))
+        return module.param(name, init, tuple(shape))
+
+    def stacked(key):
+        return jax.vmap(lambda k: init(k, tuple(shape)))(jax.random.split(key, n))
+
+    return pick(choice, module.param(name, stacked))
+
+
+def stacked_param(
+    module: nn.Module,
+    name: str,
+    init: Callable[..., jax.Array],
+    shape: Sequence[int],
+    n: int,
+    rows: Sequence[int] | None = None,
+) -> jax.Array:
+    """A parameter ``[n, *shape]``, of which a fixed child holds some rows only.
+
+    Args:
+      module: the module whose parameter it is.
+      name: of the parameter.
+      init: ``(key, [rows, *shape]) -> array``.
+      shape: of one row.
+      n: number of rows in the shared form.
+      rows: those that a fixed child holds, in its order; None for all.
+
+    Returns:
+      array ``[n, *shape]``, or ``[len(rows), *shape]`` of the fixed child.
+    """
+    if rows is not None and (record := _recorded.get()) is not None:
+        record[(*module.path, name)] = (np.array(rows, int), 1 + len(shape))
+    size = n if rows is None else len(rows)
+    return module.param(name, init, (size, *shape))
+
+
+@contextlib.contextmanager
+def _recording():
+    token = _recorded.set({})
+    try:
+        yield _recorded.get()
+    finally:
+        _recorded.reset(token)
+
+
+def extract(module: nn.Module, choices: Any, variables: Any, image: Sequence[int]) -> Any:
+    """Cuts the variables of a fixed child out of shared ones.
+
+    Args:
+      module: the search form.
+      choices: the fixed binding.
+      variables: of the shared form; collections "params" and, if there, "batch_stats".
+      image: shape (H, W, C) of an image the module accepts.
+
+    Returns:
+      variables for ``module.apply(_, choices, x, ...)``.
+    """
+    x = jax.ShapeDtypeStruct((2, *image), jnp.float32)
+    with _recording() as indices:
+        wanted = jax.eval_shape(
+            lambda x: module.init(jax.random.key(0), choices, x, True), x
+        )
+
+    def cut(collection):
+        shared = traverse_util.flatten_dict(variables[collection])
+        child = {}
+        for path, leaf in traverse_util.flatten_dict(wanted[collection]).items():
+            child[path] = shared[path]
+            if path in indices:
+                index, trailing = indices[path]
+                axis = len(leaf.shape) - trailing  # after the axes of a lifted scan
+                child[path] = jnp.take(shared[path], index, axis=axis)
+        return traverse_util.unflatten_dict(child)
+
+    return {name: cut(name) for name in wanted if name in variables}
+
+
+def bind_all(spec: DecisionSpec, decisions: Any) -> tuple[Choice, ...]:
+    """One bound choice a decision.
+
+    Args:
+      spec: of the space.
+      decisions: T integers or NumPy int[T] for a fixed child, which are validated; JAX
+        int32[T] for a sampled one; ``{"weights", "live"}``, each as `spec.relaxed`, for
+        the relaxed binding.
+
+    Returns:
+      T choices: int, int32[], or `Weighted` over the decision's own choices.
+
+    Raises:
+      ValueError: if fixed decisions are illegal.
+    """
+    if isinstance(decisions, jax.Array):
+        return tuple(decisions[t] for t in range(spec.length))
+    if not isinstance(decisions, Mapping):
+        return spec.validate(decisions)
+    choices: list[Any] = [None] * spec.length
+    for group, members in spec.groups.items():
+        for row, t in enumerate(members):
+            n = spec.num_choices[t]
+            weight, live = (decisions[k][group][row, :n] for k in ("weights", "live"))
+            choices[t] = Weighted(weight, live)
+    return tuple(choices)

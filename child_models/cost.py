@@ -1,0 +1,53 @@
+"""What a network costs: parameters and multiply-adds, counted exactly."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from child_models.ops.counting import AUXILIARY_HEAD, count_macs
+
+
+class Cost(NamedTuple):
+    """Counts of one network.
+
+    Attributes:
+      params: trainable scalars, without the auxiliary head and batch statistics.
+      params_aux: trainable scalars of the auxiliary head.
+      macs: multiply-adds of convolutions and dense layers for one image, without the
+        auxiliary head; everything else counts 0.
+    """
+
+    params: int
+    params_aux: int
+    macs: int
+
+
+def count(module: nn.Module, choices: Any, image_shape: Sequence[int]) -> Cost:
+    """Counts a module's cost from shapes alone; nothing is computed.
+
+    Args:
+      module: called as ``module(choices, x, train)``; without lifted loops, whose body
+        would be counted once.
+      choices: the fixed binding.
+      image_shape: (H, W, C) of one image.
+
+    Returns:
+      exact counts.
+    """
+    x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    variables = jax.eval_shape(
+        lambda x: module.init(jax.random.key(0), choices, x, True), x
+    )
+    trainable, auxiliary = 0, 0
+    for path, leaf in traverse_util.flatten_dict(variables.get("params", {})).items():
+        if AUXILIARY_HEAD in path:
+            auxiliary += math.prod(leaf.shape)
+        else:
+            trainable += math.prod(leaf.shape)
+    macs = count_macs(lambda v, x: module.apply(v, choices, x, False), variables, x)
+    return Cost(trainable, auxiliary, macs)

@@ -1,0 +1,252 @@
+"""Shared weights: one supernet is trained on sampled architectures and scores them.
+
+ENAS, Pham et al. 2018 (https://arxiv.org/abs/1802.03268), section 2.2; SPOS, Guo et al.
+2020, for recalibrated statistics.  Differs from ENAS' code: gradients are clipped
+before weight decay is added, as later work does.
+
+Shapes: B images a training step, S images a scoring batch, n architectures, T decisions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from child_models.data.augment import augmentation
+from child_models.data.batches import Batches, BatchState
+from child_models.data.preprocess import preprocess
+from child_models.ops.normalization import MOMENTUM
+from child_models.optimizer import cosine_restarts, nesterov_sgd
+from child_models.types import Dataset, Space, Task
+from controller.types import Evaluator, Trial
+
+BATCH_NORMS = ("batch", "recalibrated")
+REWARD_BATCHES = ("shared", "fresh")
+REWARDS: dict[str, Callable[[dict[str, jax.Array]], jax.Array]] = {
+    "accuracy": lambda scores: scores["accuracy"],
+    "negative_loss": lambda scores: -scores["loss"],
+}
+
+
+@flax.struct.dataclass
+class SharedState:
+    """What training shared weights changes."""
+
+    params: Any
+    opt_state: Any
+    train: BatchState  # position in the training split
+    validation: BatchState  # position in the validation split
+
+
+def shared_weights(
+    space: Space,
+    task: Task,
+    dataset: Dataset,
+    *,
+    batch_size: int = 64,
+    reward_batch_size: int = 64,
+    reward: str | Callable[[dict[str, jax.Array]], jax.Array] = "accuracy",
+    reward_batch: str = "shared",
+    batch_norm: str = "batch",
+    calibration_batches: int = 4,
+    learning_rate: float = 0.05,
+    min_learning_rate: float = 0.0005,
+    restart_epochs: int = 10,
+    restart_factor: int = 2,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    clip_norm: float | None = 5.0,
+    unsampled: str = "frozen",
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+) -> Evaluator:
+    """Builds the evaluator of a shared-weight search.
+
+    Args:
+      space: with the "sampled" binding.
+      task: loss and metric.
+      dataset: weights learn from its train split, rewards come from validation.
+      batch_size: B.
+      reward_batch_size: S, images that one reward is measured on.
+      reward: name, or a function of the scores {"accuracy": mean metric, "loss"}.
+      reward_batch: "shared": all proposals of a policy step see one batch; "fresh":
+        each sees its own.
+      batch_norm: "batch": statistics of the batch, in scoring too; "recalibrated":
+        running statistics gathered for each scored architecture.
+      calibration_batches: training batches that recalibration averages over.
+      learning_rate: peak of a cosine with restarts.
+      min_learning_rate: its floor.
+      restart_epochs: first period, in epochs of the train split.
+      restart_factor: each period is this many times as long as the one before.
+      momentum: of Nesterov's SGD.
+      weight_decay: L2 coefficient.
+      clip_norm: largest global norm of the gradient, or None.
+      unsampled: "frozen" or "decay", what happens to weights a step did not sample.
+      pad: pixels of pad-and-crop augmentation; 0 for none.
+      flip: whether training images are mirrored at random.
+      cutout: side of the square cut out of training images; 0 for none.
+
+    Returns:
+      the Evaluator; its trials are all marked valid, whatever their reward.
+
+    Raises:
+      ValueError: on a space without the sampled binding, an unknown name, or a batch
+        larger than its split.
+    """
+    if "sampled" not in space.bindings:
+        raise ValueError(
+            "shared weights need the binding 'sampled'; the space has only "
+            f"{', '.join(sorted(space.bindings))}"
+        )
+    _check("reward_batch", reward_batch, REWARD_BATCHES)
+    _check("batch_norm", batch_norm, BATCH_NORMS)
+    if not callable(reward):
+        _check("reward", reward, REWARDS)
+        reward = REWARDS[reward]
+    train = Batches(len(dataset.train.labels), batch_size)
+    validation = Batches(len(dataset.validation.labels), reward_batch_size)
+    scale = preprocess(dataset)
+    augment = augmentation(pad=pad, flip=flip, cutout=cutout)
+    module = space.module("search")
+    period = max(1, restart_epochs * (len(dataset.train.labels) // batch_size))
+    optimizer = nesterov_sgd(
+        cosine_restarts(learning_rate, min_learning_rate, period, restart_factor),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        unsampled=unsampled,
+    )
+    data = jax.tree.map(
+        jnp.asarray, {"train": dataset.train, "validation": dataset.validation}
+    )
+
+    def init(key, data):
+        weights_key, sample_key, train_key, validation_key = jax.random.split(key, 4)
+        choices = space.bind(space.spec.sample(sample_key))
+        x = jnp.zeros((2, *data["train"].images.shape[1:]))
+        params = module.init(weights_key, choices, x, True)["params"]
+        return SharedState(
+            params,
+            optimizer.init(params),
+            train.init(train_key),
+            validation.init(validation_key),
+        )
+
+    def forward(params, decisions, images, rngs=None):
+        return module.apply(
+            {"params": params}, space.bind(decisions), images, True, rngs=rngs
+        )
+
+    def improve(key, state, data, propose):
+        propose_key, augment_key, dropout_key = jax.random.split(key, 3)
+        decisions = propose(propose_key, 1).decisions[0]
+        indices, position = train.next(state.train)
+        split = data["train"]
+        images = augment(augment_key, scale(split.images[indices]))
+        labels = split.labels[indices]
+
+        def loss_fn(params):
+            logits = forward(params, decisions, images, {"dropout": dropout_key})
+            return task.loss(logits, labels).mean(), logits
+
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            "accuracy": task.metric(logits, labels).mean(),
+            "decisions": decisions,
+        }
+        params = optax.apply_updates(state.params, steps)
+        return state.replace(params=params, opt_state=opt_state, train=position), metrics
+
+    def logits_of(params, data, decisions, images):
+        if batch_norm == "batch":
+            return forward(params, decisions, images)
+        stats = _recalibrate(
+            module, space.bind(decisions), params, _calibration(data["train"])
+        )
+        variables = {"params": params, "batch_stats": stats}
+        return module.apply(variables, space.bind(decisions), images, False)
+
+    def _calibration(split):
+        count = min(calibration_batches, len(split.labels) // batch_size)
+        images = split.images[: count * batch_size]
+        return scale(images).reshape(count, batch_size, *images.shape[1:])
+
+    def measure(params, data, decisions, indices, weight):
+        """Weighted sums of loss and metric over one batch of the validation split."""
+        split = data["validation"]
+        logits = logits_of(params, data, decisions, scale(split.images[indices]))
+        labels = split.labels[indices]
+        loss = jnp.sum(task.loss(logits, labels) * weight)
+        return {"accuracy": jnp.sum(task.metric(logits, labels) * weight), "loss": loss}
+
+    def evaluate(key, state, data, proposal):
+        del key  # scoring draws nothing
+        shared, after_shared = validation.next(state.validation)
+
+        def one(position, decisions):
+            if reward_batch == "shared":
+                indices = shared
+            else:
+                indices, position = validation.next(position)
+            ones = jnp.full(reward_batch_size, 1 / reward_batch_size)
+            return position, reward(
+                measure(state.params, data, decisions, indices, ones)
+            )
+
+        position, rewards = jax.lax.scan(one, state.validation, proposal.decisions)
+        position = after_shared if reward_batch == "shared" else position
+        valid = jnp.ones(len(rewards), bool)
+        return state.replace(validation=position), Trial(proposal, rewards, valid)
+
+    def score(state, data, decisions):
+        total = len(dataset.validation.labels)
+        steps = -(-total // reward_batch_size)
+
+        def body(sums, step):
+            # The last batch is filled up from the start of the split, without weight.
+            index = step * reward_batch_size + jnp.arange(reward_batch_size)
+            weight = (index < total).astype(jnp.float32)
+            new = measure(state.params, data, decisions, index % total, weight)
+            return jax.tree.map(jnp.add, sums, new), None
+
+        zero = {"accuracy": jnp.float32(0), "loss": jnp.float32(0)}
+        sums, _ = jax.lax.scan(body, zero, jnp.arange(steps))
+        return reward(jax.tree.map(lambda s: s / total, sums))
+
+    return Evaluator(data, init, improve, evaluate, score)
+
+
+def _check(name, value, known):
+    if value not in known:
+        raise ValueError(f"evaluator.{name} is {value!r}; known: {', '.join(known)}")
+
+
+def _recalibrate(module, choices, params, batches):
+    """Batch statistics averaged over batches [k, B, H, W, C].
+
+    From running statistics of zero one update gives (1 - momentum) times those of the
+    batch, so the average needs no other access to them.
+    """
+    shapes = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), choices, batches[0], True)
+    )["batch_stats"]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(sums, images):
+        _, new = module.apply(
+            {"params": params, "batch_stats": zeros},
+            choices,
+            images,
+            True,
+            mutable=["batch_stats"],
+        )
+        return jax.tree.map(jnp.add, sums, new["batch_stats"]), None
+
+    sums, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda s: s / (len(batches) * (1 - MOMENTUM)), sums)

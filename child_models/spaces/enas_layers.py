@@ -1,0 +1,76 @@
+"""What the two ENAS spaces share: classifier, auxiliary head, initialiser.
+
+Pham et al., Efficient Neural Architecture Search via Parameter Sharing,
+https://arxiv.org/abs/1802.03268, and the authors' code, melodyguan/enas.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from child_models.ops.layers import Conv
+from child_models.ops.normalization import BatchNorm
+
+
+def linear(features: int, x: jax.Array, *, name: str, dtype: Any = None) -> jax.Array:
+    """A linear layer without bias, ``[B, C] -> [B, features]``, in a compact module."""
+    return Conv(features, (1, 1), dtype=dtype, name=name)(x[:, None, None, :])[:, 0, 0]
+
+
+class Classifier(nn.Module):
+    """Global average pool, dropout where a key is given, linear without bias."""
+
+    classes: int
+    dropout: float
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to float32 logits ``[B, classes]``."""
+        x = jnp.mean(x, axis=(1, 2))
+        keep_all = not self.has_rng("dropout")
+        x = nn.Dropout(self.dropout, deterministic=keep_all, name="dropout")(x)
+        x = linear(self.classes, x, name="linear", dtype=self.dtype)
+        return x.astype(jnp.float32)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier, in training only, on an inner layer.
+
+    ReLU, average pool 5x5 with stride 3, 1x1 to 128, batch norm, ReLU, a convolution
+    over all that remains to 768, batch norm, ReLU, linear.  Images smaller than the
+    pool are averaged as a whole.
+    """
+
+    classes: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, H, W, C]`` to float32 logits ``[B, classes]``."""
+        window = (min(5, x.shape[1]), min(5, x.shape[2]))
+        x = nn.avg_pool(nn.relu(x), window, (3, 3))
+        x = Conv(128, (1, 1), dtype=self.dtype)(x)
+        x = BatchNorm(True, dtype=self.dtype)(x)
+        x = Conv(768, x.shape[1:3], padding="valid", dtype=self.dtype)(nn.relu(x))
+        x = BatchNorm(True, dtype=self.dtype)(x)
+        x = linear(self.classes, nn.relu(x)[:, 0, 0], name="linear", dtype=self.dtype)
+        return x.astype(jnp.float32)
+
+
+def he_normal(fan_in: int) -> Callable[..., jax.Array]:
+    """Initialiser: normal, truncated at two deviations, of variance 2 / fan_in.
+
+    It draws a vector and reshapes it: XLA takes many times as long to compile a draw of
+    four or five axes.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        draw = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), dtype)
+        return (math.sqrt(2 / fan_in) / 0.87962566 * draw).reshape(shape)
+
+    return init

@@ -1,0 +1,132 @@
+"""Text forms of ENAS architectures: the authors' arcs, and DARTS's Genotype.
+
+A micro arc has the numbers ``input op input op`` of each node, of the normal and then
+of the reduction cell.  A macro arc has ``op bit ... bit`` of each layer, one bit for
+each earlier layer.  Spaces, commas, bars, brackets and line breaks separate numbers.
+"""
+
+import ast
+import itertools
+import re
+from collections.abc import Sequence
+
+from controller.spec import JSON_CODEC, Codec, DecisionSpec
+
+CELLS = ("normal", "reduce")
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Reads the numbers of an arc.
+
+    Raises:
+      ValueError: if the text holds anything but numbers and separators.
+    """
+    if foreign := re.search(r"[^\d\s,|\[\]()]", text):
+        raise ValueError(
+            f"an ENAS arc is numbers between spaces or commas; found"
+            f" {foreign.group()!r} in {text[:80]!r}"
+        )
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def _encode_arc(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
+    return " ".join(map(str, decisions))
+
+
+def _decode_macro(spec: DecisionSpec, text: str) -> Sequence[int]:
+    if text.lstrip().startswith("{"):
+        return JSON_CODEC.decode(spec, text)
+    return _counted(spec, parse_numbers(text), "a layer's op and skip bits in turn")
+
+
+def _decode_micro(spec: DecisionSpec, text: str) -> Sequence[int]:
+    if text.lstrip().startswith("{"):
+        return JSON_CODEC.decode(spec, text)
+    if text.lstrip().startswith("Genotype"):
+        return _decode_genotype(spec, text)
+    return _counted(spec, parse_numbers(text), "input and op in turn, normal cell first")
+
+
+def _counted(spec, numbers, what):
+    if len(numbers) != spec.length:
+        raise ValueError(
+            f"the arc has {len(numbers)} numbers; this space has {spec.length}: {what}"
+        )
+    return numbers
+
+
+def loose_ends(cell: Sequence[int]) -> list[int]:
+    """The states that no node of a cell reads; the last node is always one.
+
+    Args:
+      cell: ``input op input op`` of each node.
+    """
+    inputs = cell[0::2]
+    return [j for j in range(len(cell) // 4 + 2) if j not in inputs]
+
+
+def genotype(spec: DecisionSpec, decisions: Sequence[int]) -> str:
+    """Micro decisions as DARTS writes them; `DecisionSpec.decode` reads it too.
+
+    Returns:
+      ``Genotype(normal=[(op, state), ...], normal_concat=[...], reduce=...)``, two
+      pairs a node in node order.
+    """
+    decisions, half = spec.validate(decisions), spec.length // 2
+    ops = spec.decisions[1].choices
+    fields = []
+    for name, cell in zip(CELLS, (decisions[:half], decisions[half:]), strict=True):
+        pairs = [(ops[op], i) for i, op in zip(cell[0::2], cell[1::2], strict=True)]
+        fields += [f"{name}={pairs}", f"{name}_concat={loose_ends(cell)}"]
+    return f"Genotype({', '.join(fields)})"
+
+
+def _decode_genotype(spec, text):
+    fields = _genotype_fields(text)
+    ops = spec.decisions[1].choices
+    decisions: list[int] = []
+    for name in CELLS:
+        cell: list[int] = []
+        for op, state in _pairs(fields[name]):
+            if op not in ops:
+                raise ValueError(f"operation {op!r} must be one of: {', '.join(ops)}")
+            cell += [state, ops.index(op)]
+        concat = fields.get(f"{name}_concat")
+        if concat is not None and sorted(concat) != loose_ends(cell):
+            raise ValueError(
+                f"{name}_concat is {list(concat)}; this space concatenates the states"
+                f" that no node reads: {loose_ends(cell)}"
+            )
+        decisions += cell
+    return _counted(spec, decisions, "(op, state) twice a node, in both cells")
+
+
+def _genotype_fields(text):
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        fields = {k.arg: _literal(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"not a Genotype(...): {text[:80]!r}") from error
+    if missing := [name for name in CELLS if name not in fields]:
+        raise ValueError(f"the Genotype lacks {', '.join(missing)}")
+    return fields
+
+
+def _literal(node):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
+        return list(range(*map(ast.literal_eval, node.args)))
+    return ast.literal_eval(node)
+
+
+def _pairs(cell):
+    """The (op, state) pairs of a cell, which some codes nest by node."""
+    try:
+        if cell and not isinstance(cell[0][0], str):
+            cell = list(itertools.chain.from_iterable(cell))
+        return [(str(op), int(state)) for op, state in cell]
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError("a Genotype's cell lists pairs (op, state)") from error
+
+
+MICRO_CODEC = Codec(_encode_arc, _decode_micro)
+MACRO_CODEC = Codec(_encode_arc, _decode_macro)

@@ -1,0 +1,317 @@
+"""The NASNet space with shared weights.
+
+Every op of every block exists, under `choose`.  What differs from the published network
+(`nasnet_final`): a reduction cell reduces its two inputs first and has no strides inside;
+a stage (a reduction cell and the normal cells after it) has states of one shape, so that
+the ReLU-1x1-BN with which a final cell receives the layer before is applied by that layer,
+once, as a masked sum of one 1x1 kernel a state; the normal cell after a reduction sees
+the reduced input of that cell as the layer before.
+
+Compilation is most of what 13 ops in 20 places a layer would cost, so one body of an op
+serves a whole stage: cells, blocks and the two sides of a block are lifted scans over
+stacked weights ``[cells, blocks, 2, ...]``, over the states in one buffer.  A fixed child
+is unrolled, and `unstack` cuts its weights out.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from child_models.choice import Choice, Weighted, choose, indicator, is_fixed, pick
+from child_models.genotype import Block, unused_states
+from child_models.ops.drop_path import drop_path
+from child_models.ops.layers import FactorizedReduce, ReLUConvBN
+from child_models.ops.normalization import BatchNorm
+from child_models.spaces.nasnet_final import (
+    Cells,
+    Classifier,
+    Stem,
+    drop_probability,
+    layout,
+)
+from child_models.spaces.nasnet_ops import IDENTITY, OPS, combiners, operation
+
+
+class Common(NamedTuple):
+    """What all parts of a stage share, static."""
+
+    features: int
+    train: bool
+    affine: bool
+    dtype: Any
+
+    @property
+    def norm(self) -> dict[str, Any]:
+        """Arguments of the layers that end in batch norm."""
+        return {"train": self.train, "affine": self.affine, "dtype": self.dtype}
+
+
+# ---- lifted repetition --------------------------------------------------------------
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _repeat(step, name, common, carry, xs):
+    """Runs modules ``(carry, x) -> (carry, y)`` of one kind in turn.
+
+    Where ``xs`` is a list they are unrolled, with a name each, and the y's are a list;
+    else one lifted scan runs over its leading axis, which the weights have too.
+    """
+    if isinstance(xs, list):
+        ys = []
+        for i, x in enumerate(xs):
+            carry, y = step(common, name=f"{name}_{i}")(carry, x)
+            ys.append(y)
+        return carry, ys
+    lifted = nn.scan(
+        step,
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True, "dropout": True},
+    )
+    return lifted(common, name=name)(carry, xs)
+
+
+_STEP = re.compile(r"(cells|blocks|sides)_(\d+)")
+
+
+def unstack(shared: Any, wanted: Any) -> Any:
+    """Cuts a fixed child's variables out of shared ones, trees of one collection.
+
+    The child's ``cells_1/blocks_3/sides_0/...`` is ``cells/blocks/sides/...[1, 3, 0]``.
+    """
+    shared = traverse_util.flatten_dict(shared)
+    child = {}
+    for path in traverse_util.flatten_dict(wanted):
+        steps = [_STEP.fullmatch(part) for part in path]
+        source = tuple(m[1] if m else p for m, p in zip(steps, path, strict=True))
+        child[path] = shared[source][tuple(int(m[2]) for m in steps if m)]
+    return traverse_util.unflatten_dict(child)
+
+
+# ---- a cell -------------------------------------------------------------------------
+
+
+class Side(nn.Module):
+    """One op of a block: ``(drop, (x, op)) -> (drop, op(x))``."""
+
+    common: Common
+
+    @nn.compact
+    def __call__(self, drop, inputs):
+        x, op = inputs
+        features = self.common.features
+        branches = [
+            operation(name, inputs=features, features=features, **self.common.norm)
+            for name in OPS
+        ]
+        y = choose(op, branches, x, name="op")
+        if drop is not None and self.has_rng("dropout"):
+            identity = indicator(op, len(OPS))[OPS.index(IDENTITY)]
+            y = drop_path(y, drop * (1 - identity), self.make_rng("dropout"))
+        return drop, y
+
+
+class SearchBlock(nn.Module):
+    """One block: ``((states, drop), (number, block)) -> ((states, drop), None)``.
+
+    The states are a list where the block is fixed, else a buffer ``[blocks + 2, B, H, W,
+    F]`` whose entry 2 + number is written.
+    """
+
+    common: Common
+
+    @nn.compact
+    def __call__(self, carry, inputs):
+        states, drop = carry
+        number, block = inputs
+        xs = [
+            (pick(state, states), op)
+            for state, op in zip(block.inputs, block.ops, strict=True)
+        ]
+        xs = xs if isinstance(states, list) else _stack(xs)
+        _, (left, right) = _repeat(Side, "sides", self.common, drop, xs)
+        combine = combiners(**self.common.norm)
+        out = choose(block.combiner, combine, left, right, name="combine")
+        if isinstance(states, list):
+            return ([*states, out], drop), None
+        return (states.at[number + 2].set(out), drop), None
+
+
+class Output(nn.Module):
+    """ReLU, a 1x1 kernel for each returned state, their sum, batch norm."""
+
+    common: Common
+
+    @nn.compact
+    def __call__(self, states: Any, returned: Any) -> jax.Array:
+        """Returns ``[B, H, W, F]``; ``returned`` weighs each state, 0 leaves it out."""
+        features = self.common.features
+        init = nn.initializers.he_normal(batch_axis=(0,))
+        kernel = self.param("kernel", init, (len(returned), features, features))
+        dtype = self.common.dtype or kernel.dtype
+        total = 0.0
+        for i, weight in enumerate(returned):
+            if isinstance(weight, jax.Array) or weight:
+                flat = nn.relu(states[i]).reshape(-1, features).astype(dtype)
+                total += flat @ (weight * kernel[i]).astype(dtype)
+        return BatchNorm(**self.common.norm)(total.reshape(states[0].shape))
+
+
+class SearchCell(nn.Module):
+    """One cell: ``((current, previous), (blocks, returned, drop)) -> (next, None)``.
+
+    ``blocks`` is what `_repeat` takes: a list of numbered blocks, or stacked ones.
+    """
+
+    common: Common
+
+    @nn.compact
+    def __call__(self, carry, inputs):
+        blocks, returned, drop = inputs
+        states = list(carry)
+        if not isinstance(blocks, list):
+            empty = [jnp.zeros_like(states[0])] * (len(returned) - 2)
+            states = jnp.stack([*states, *empty])
+        (states, _), _ = _repeat(
+            SearchBlock, "blocks", self.common, (states, drop), blocks
+        )
+        out = Output(self.common, name="output")(states, returned)
+        return (out, carry[0]), None
+
+
+# ---- what a cell gets ---------------------------------------------------------------
+
+
+def _numbered(blocks: Sequence[Block]) -> Any:
+    """The blocks as `SearchCell` takes them: (number, block), a list if fixed."""
+    if is_fixed(blocks[0].combiner):
+        return list(enumerate(blocks))
+    padded = [
+        block._replace(inputs=tuple(_pad(c, len(blocks) + 2) for c in block.inputs))
+        for block in blocks
+    ]
+    return jnp.arange(len(blocks)), _stack(padded)
+
+
+def _pad(choice: Choice, n: int) -> Choice:
+    """The same choice among n, of which the last ones are never taken."""
+    if not isinstance(choice, Weighted):
+        return choice
+    missing = (0, n - choice.weight.shape[0])
+    return Weighted(jnp.pad(choice.weight, missing), jnp.pad(choice.live, missing))
+
+
+def _returned(blocks: Sequence[Block], concat: tuple[int, ...] | None) -> Any:
+    """How much of each state a cell returns: 1 for the given states, or those unused.
+
+    Under the sampled and the relaxed binding a state's share is the product, over all
+    blocks that could take it, of one minus the weight with which they do.
+    """
+    n = len(blocks) + 2
+    fixed = is_fixed(blocks[0].combiner)
+    if fixed or concat is not None:
+        states = unused_states(blocks) if concat is None else concat
+        share = tuple(float(i in states) for i in range(n))
+        return share if fixed else jnp.array(share)
+    share = jnp.ones(n)
+    for b, block in enumerate(blocks):
+        for choice in block.inputs:
+            taken = indicator(choice, b + 2)
+            share = share * (1 - jnp.pad(taken, (0, n - b - 2)))
+    return share
+
+
+# ---- the network --------------------------------------------------------------------
+
+
+class SearchNetwork(nn.Module):
+    """The network of shared weights; attributes as of `nasnet_final.FinalNetwork`.
+
+    ``affine`` says whether batch norm has a scale and a bias.
+    """
+
+    classes: int
+    channels: int
+    cells: int
+    stem: str = "cifar"
+    stem_multiplier: float = 3.0
+    normal_concat: tuple[int, ...] | None = None
+    reduce_concat: tuple[int, ...] | None = None
+    affine: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        choices: Cells,
+        x: jax.Array,
+        train: bool,
+        drop_path: float | jax.Array = 0.0,
+    ) -> jax.Array:
+        """Returns logits float32[B, classes].
+
+        Args:
+          choices: any binding: blocks for "normal" and "reduce".
+          x: images, float[B, H, W, C].
+          train: whether batch norm uses the statistics of the batch.
+          drop_path: see `nasnet_final.drop_probability`.
+        """
+        norm = {"train": train, "affine": self.affine, "dtype": self.dtype}
+        width = Stem.width(self.stem, self.channels, self.stem_multiplier)
+        x = Stem(width, self.stem, name="stem", **norm)(x)
+        carry = (x, x)
+        layers = layout(self.cells, self.stem, False)
+        inputs = self._inputs(choices, layers, drop_path)
+        stages = itertools.groupby(
+            zip(layers, inputs, strict=True), lambda pair: pair[0].width
+        )
+        for i, (width, stage) in enumerate(stages):
+            kinds, xs = zip(*stage, strict=True)
+            common = Common(int(self.channels * width), **norm)
+            fit = FactorizedReduce if kinds[0].cell == "reduce" else ReLUConvBN
+            carry = tuple(
+                fit(common.features, name=f"stage_{i}_{name}", **norm)(state)
+                for name, state in zip(("current", "previous"), carry, strict=True)
+            )
+            xs = list(xs) if self._fixed(choices) else _stack(xs)
+            carry = Stage(common, name=f"stage_{i}")(carry, xs)
+        return Classifier(self.classes, dtype=self.dtype, name="classifier")(carry[0])
+
+    @staticmethod
+    def _fixed(choices):
+        return is_fixed(choices["normal"][0].combiner)
+
+    def _inputs(self, choices, layers, drop_path):
+        """What each layer's `SearchCell` gets, in order."""
+        concats = {"normal": self.normal_concat, "reduce": self.reduce_concat}
+        cells = {
+            name: (_numbered(blocks), _returned(blocks, concats[name]))
+            for name, blocks in choices.items()
+        }
+        never = not isinstance(drop_path, jax.Array) and drop_path == 0
+        drops = [
+            None if never else jnp.asarray(drop_probability(drop_path, i, len(layers)))
+            for i in range(len(layers))
+        ]
+        return [
+            (*cells[layer.cell], drop)
+            for layer, drop in zip(layers, drops, strict=True)
+        ]
+
+
+class Stage(nn.Module):
+    """Cells of one shape, one after the other."""
+
+    common: Common
+
+    @nn.compact
+    def __call__(self, carry, xs):
+        return _repeat(SearchCell, "cells", self.common, carry, xs)[0]

@@ -1,0 +1,90 @@
+"""What spaces, tasks and data sets look like to the rest of the project."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from controller.spec import DecisionSpec
+
+
+class Space(NamedTuple):
+    """A search space: decisions, and the networks they stand for.
+
+    Attributes:
+      spec: what strategies see.
+      module: ``(form) -> nn.Module`` with form "search" or "final", called as
+        ``module(choices, x, train, drop_path)`` and returning logits ``[B, classes]``.
+        With ``train`` the statistics of the batch are used, and running statistics are
+        updated where the collection "batch_stats" is mutable; without it the running
+        ones are used.  Stochastic parts act where a "dropout" key is given.
+        ``drop_path`` (float, may be traced) is the probability of dropping a path.
+        A final form with an auxiliary head sows its logits, in training, as
+        ("auxiliary", "logits"); its parameters are the subtree "auxiliary_head".
+      bind: turns int32[T] (NumPy: a fixed child; JAX: the sampled binding) or relaxed
+        ``{"weights", "live"}`` into the choices that `choose` gets.
+      extract: ``(variables, decisions) -> variables`` of the fixed search-form child.
+      bindings: those of "fixed", "sampled", "relaxed" that the space supports.
+    """
+
+    spec: DecisionSpec
+    module: Callable[[str], nn.Module]
+    bind: Callable[[Any], Any]
+    extract: Callable[[Any, Any], Any]
+    bindings: frozenset[str] = frozenset({"fixed", "sampled", "relaxed"})
+
+
+class Task(NamedTuple):
+    """What a child learns.
+
+    Attributes:
+      loss: ``(logits, labels) -> float32[B]``.
+      metric: ``(logits, labels) -> float32[B]``, higher is better; its mean is reported.
+    """
+
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    metric: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Split(NamedTuple):
+    """Images uint8[N, H, W, C] and labels int32[N], on the host."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """A data set with its validation split carved from train.
+
+    Attributes:
+      name: as the user gave it.
+      train, validation, test: the splits; test is touched by retraining only.
+      classes: number of classes.
+      mean, std: float32[C] of the training images scaled to [0, 1].
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Published(NamedTuple):
+    """An architecture of a paper, with the sizes it was published with.
+
+    Attributes:
+      space: name of its search space.
+      arguments: of the space's factory; a config may override them.
+      image: (H, W, C) of the images it was published for.
+      decisions: int[T] in that space.
+    """
+
+    space: str
+    arguments: Mapping[str, Any]
+    image: tuple[int, int, int]
+    decisions: tuple[int, ...]

@@ -1,0 +1,101 @@
+"""What all experiments share: the base of a config, and its argument.
+
+A config file is one experiment.  Its ``get_config(arg)`` starts from `base`, and its
+docstring gives the command, the hours and the number to expect.  Every config takes
+
+    FILE:smoke           seconds instead of hours, on the built-in digits
+    FILE:random          the same search with uniform sampling in place of the policy
+    FILE:smoke,random    both
+"""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+
+class Variants(NamedTuple):
+    """What the argument of a config asks for."""
+
+    smoke: bool
+    random: bool
+
+
+def parse_arg(arg: str) -> Variants:
+    """Reads the part of ``--config=FILE:ARG`` after the colon.
+
+    Raises:
+      ValueError: on an unknown word, listing the known ones.
+    """
+    words = [word for word in arg.split(",") if word]
+    for word in words:
+        if word not in Variants._fields:
+            known = ", ".join(Variants._fields)
+            raise ValueError(f"unknown config argument {word!r}; known: {known}")
+    return Variants(**{name: name in words for name in Variants._fields})
+
+
+def base() -> ConfigDict:
+    """Sections with what rarely differs between experiments; the rest is empty."""
+    return ConfigDict(
+        {
+            "data": {"seed": 0},
+            "space": {},
+            "strategy": {},
+            "evaluator": {"name": "shared_weights"},
+            "task": {"name": "classification"},
+            "schedule": {},
+            "derive": {},
+            "train": {"seed": 0},
+            "retrain": {},
+            "baseline": {},
+        }
+    )
+
+
+def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
+    """Applies the argument of a config.
+
+    Args:
+      config: the experiment.
+      arg: of ``get_config``.
+      smoke: sections of the smoke variant, beyond `SMOKE`.
+
+    Returns:
+      the config, changed.
+    """
+    variants = parse_arg(arg)
+    if variants.smoke:
+        config.data = ConfigDict({"seed": config.data.seed})
+        for sections in (SMOKE, smoke):
+            for section, options in sections.items():
+                config[section].update(options)
+    if variants.random:
+        config.strategy = ConfigDict({"name": "random_search"})
+    return config
+
+
+SMOKE = {
+    "data": {
+        "name": "digits",
+        "validation": 64,
+        "train_limit": 256,
+        "test_limit": 64,
+    },
+    "evaluator": {
+        "batch_size": 16,
+        "reward_batch_size": 16,
+        "pad": 1,
+        "flip": False,
+        "cutout": 0,
+    },
+    "schedule": {
+        "child_steps": 4,
+        "policy_steps": 2,
+        "samples": 2,
+        "warmup_rounds": 1,
+    },
+    "derive": {"n": 2},
+    "train": {"rounds": 3},
+    "retrain": {"epochs": 1, "batch_size": 16},
+    "baseline": {"n": 1},
+}

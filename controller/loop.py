@@ -1,0 +1,319 @@
+"""The search loop: schedules of rounds, run in compiled calls.
+
+A round is ``child_steps`` training steps of the evaluator, then ``policy_steps`` times
+(propose, evaluate, update).  Either one is a tick.  A call runs any number of ticks,
+within or across rounds, and its size does not change the result: every random draw
+comes from the state's key and the number of the tick.
+
+Shapes: n samples a policy step, T decisions, K ticks that a call's log has room for.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from controller.spec import DecisionSpec
+from controller.types import Evaluator, Key, Proposal, Strategy
+
+
+class Phase(NamedTuple):
+    """Some rounds of one kind.
+
+    Attributes:
+      rounds: how many; the last phase of a schedule goes on as long as it is asked to.
+      child_steps: training steps of the evaluator in a round.
+      policy_steps: policy updates in a round.
+      uniform: share of the child steps that sample uniformly and not by the policy.
+    """
+
+    rounds: int
+    child_steps: int
+    policy_steps: int
+    uniform: float = 0.0
+
+
+class Schedule(NamedTuple):
+    """Phases, and the number of architectures that a policy step scores."""
+
+    phases: tuple[Phase, ...]
+    samples: int
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of all phases."""
+        return sum(phase.rounds for phase in self.phases)
+
+    def phase(self, round: int) -> Phase:
+        """The phase that a round belongs to."""
+        ends = np.cumsum([phase.rounds for phase in self.phases])
+        index = int(np.searchsorted(ends, round, side="right"))
+        return self.phases[min(index, len(self.phases) - 1)]
+
+
+def schedule(
+    *,
+    rounds: int,
+    child_steps: int,
+    policy_steps: int,
+    samples: int = 1,
+    warmup_rounds: int = 0,
+    uniform: float = 0.0,
+) -> Schedule:
+    """A warm-up on uniform samples, then rounds in which the policy learns.
+
+    Args:
+      rounds: all of them, the warm-up included.
+      child_steps: training steps of shared weights in a round.
+      policy_steps: policy updates in a round after the warm-up.
+      samples: architectures scored for one policy update.
+      warmup_rounds: rounds that only train weights, on uniform samples.
+      uniform: share of the child steps after the warm-up that still sample uniformly.
+
+    Raises:
+      ValueError: on a number out of its range.
+    """
+    for name, value, low in (
+        ("rounds", rounds, 1),
+        ("child_steps", child_steps, 0),
+        ("policy_steps", policy_steps, 0),
+        ("samples", samples, 1),
+        ("warmup_rounds", warmup_rounds, 0),
+    ):
+        if value < low:
+            raise ValueError(f"schedule.{name} is {value}; it must be {low} or more")
+    if child_steps + policy_steps == 0:
+        raise ValueError("schedule: child_steps and policy_steps are both 0")
+    if warmup_rounds and not child_steps:
+        raise ValueError("schedule.warmup_rounds needs child_steps of 1 or more")
+    if warmup_rounds >= rounds:
+        raise ValueError(
+            f"schedule.warmup_rounds is {warmup_rounds}; it must be below rounds={rounds}"
+        )
+    if not 0 <= uniform <= 1:
+        raise ValueError(f"schedule.uniform is {uniform}; it must lie in [0, 1]")
+    search = Phase(rounds - warmup_rounds, child_steps, policy_steps, uniform)
+    warmup = Phase(warmup_rounds, child_steps, 0, 1.0)
+    return Schedule((warmup, search) if warmup_rounds else (search,), samples)
+
+
+@flax.struct.dataclass
+class SearchState:
+    """All that changes in a search."""
+
+    key: jax.Array  # the run's key, constant
+    step: jax.Array  # int32[], ticks done
+    round: jax.Array  # int32[]
+    tick: jax.Array  # int32[], within the round
+    strategy: Any
+    evaluator: Any
+    top_reward: jax.Array  # float32[history], best so far of distinct architectures
+    top_decisions: jax.Array  # int32[history, T]
+    failed: jax.Array  # bool[], a loss or reward was not finite
+    failed_decisions: jax.Array  # int32[T], of which architecture
+
+
+class Log(NamedTuple):
+    """What the ticks of one call did; rows beyond `count` are zero."""
+
+    count: jax.Array  # int32[]
+    round: jax.Array  # int32[K]
+    learn: jax.Array  # bool[K], a policy tick
+    child: dict[str, jax.Array]  # float32[K] each, of child ticks
+    policy: dict[str, jax.Array]  # float32[K] each, of policy ticks
+    decisions: jax.Array  # int32[K, n, T], of policy ticks, as all below
+    reward: jax.Array  # float32[K, n]
+    valid: jax.Array  # bool[K, n]
+    log_prob: jax.Array  # float32[K, n]
+
+
+class Loop(NamedTuple):
+    """A compiled search.
+
+    Attributes:
+      init: ``(key) -> SearchState``.
+      run: ``(state, ticks) -> (SearchState, Log)``: at most `ticks` (and `max_ticks`)
+        ticks; donates the state; stops at a loss or reward that is not finite.
+      score: ``(state, decisions[T]) -> float32[]`` on the whole validation split.
+      max_ticks: room in the log.
+    """
+
+    init: Callable[[Key], SearchState]
+    run: Callable[[SearchState, int], tuple[SearchState, Log]]
+    score: Callable[[SearchState, Any], jax.Array]
+    max_ticks: int
+
+
+def make_loop(
+    spec: DecisionSpec,
+    strategy: Strategy,
+    evaluator: Evaluator,
+    schedule: Schedule,
+    *,
+    max_ticks: int = 256,
+    history: int = 64,
+) -> Loop:
+    """Joins a strategy and an evaluator into one compiled search.
+
+    Args:
+      spec: of the space.
+      strategy: proposes and learns.
+      evaluator: trains and scores.
+      schedule: how many of which ticks a round has.
+      max_ticks: most ticks of one call.
+      history: how many of the best scored architectures the state keeps.
+
+    Returns:
+      the Loop; its functions are compiled at their first call.
+    """
+
+    def init(key, data):
+        run_key, strategy_key, evaluator_key = jax.random.split(key, 3)
+        return SearchState(
+            key=run_key,
+            step=jnp.int32(0),
+            round=jnp.int32(0),
+            tick=jnp.int32(0),
+            strategy=strategy.init(strategy_key),
+            evaluator=evaluator.init(evaluator_key, data),
+            top_reward=jnp.full(history, -jnp.inf),
+            top_decisions=jnp.zeros((history, spec.length), jnp.int32),
+            failed=jnp.array(False),
+            failed_decisions=jnp.zeros(spec.length, jnp.int32),
+        )
+
+    tick = functools.partial(_tick, spec, strategy, evaluator, schedule)
+
+    def run(state, data, ticks):
+        row = jax.eval_shape(tick, state, data)[1]
+        log = jax.tree.map(lambda r: jnp.zeros((max_ticks, *r.shape), r.dtype), row)
+        limit = jnp.minimum(ticks, max_ticks)
+
+        def unfinished(carry):
+            state, count, _ = carry
+            return (count < limit) & ~state.failed
+
+        def body(carry):
+            state, count, log = carry
+            state, row = tick(state, data)
+            log = jax.tree.map(lambda buffer, r: buffer.at[count].set(r), log, row)
+            return state, count + 1, log
+
+        start = (state, jnp.int32(0), log)
+        state, count, log = jax.lax.while_loop(unfinished, body, start)
+        return state, Log(count, **log)
+
+    compiled_init = jax.jit(init)
+    compiled_run = jax.jit(run, donate_argnums=0)
+    compiled_score = jax.jit(evaluator.score)
+    return Loop(
+        lambda key: compiled_init(key, evaluator.data),
+        lambda state, ticks: compiled_run(state, evaluator.data, jnp.int32(ticks)),
+        lambda state, decisions: compiled_score(
+            state.evaluator, evaluator.data, jnp.asarray(decisions, jnp.int32)
+        ),
+        max_ticks,
+    )
+
+
+def _tick(spec, strategy, evaluator, schedule, state, data):
+    """One child step or one policy step, and its row of the log."""
+    phases = schedule.phases
+    ends = jnp.cumsum(jnp.array([phase.rounds for phase in phases]))
+    index = jnp.searchsorted(ends, state.round, side="right")
+    index = jnp.minimum(index, len(phases) - 1)
+    child_steps = jnp.array([phase.child_steps for phase in phases])[index]
+    policy_steps = jnp.array([phase.policy_steps for phase in phases])[index]
+    uniform = jnp.array([phase.uniform for phase in phases])[index]
+    key = jax.random.fold_in(state.key, state.step)
+
+    def improve(state):
+        propose = functools.partial(_mixed, spec, strategy, state.strategy, uniform)
+        new, metrics = evaluator.improve(key, state.evaluator, data, propose)
+        decisions = metrics.pop("decisions")
+        state = _mark_failure(state, ~jnp.isfinite(metrics["loss"]), decisions)
+        return state.replace(evaluator=new), metrics
+
+    def learn(state):
+        propose_key, evaluate_key, update_key = jax.random.split(key, 3)
+        proposal, policy = strategy.propose(
+            propose_key, state.strategy, schedule.samples
+        )
+        new, trial = evaluator.evaluate(evaluate_key, state.evaluator, data, proposal)
+        bad = trial.valid & ~jnp.isfinite(trial.reward)
+        policy, metrics = strategy.update(update_key, policy, trial)
+        state = _mark_failure(state, bad.any(), proposal.decisions[jnp.argmax(bad)])
+        state = _remember(state.replace(strategy=policy, evaluator=new), trial)
+        return state, (metrics, trial)
+
+    blank = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype),
+        (jax.eval_shape(improve, state)[1], jax.eval_shape(learn, state)[1]),
+    )
+    is_learn = state.tick >= child_steps
+    start = state.round
+    state, (child, (policy, trial)) = jax.lax.cond(
+        is_learn,
+        lambda s: (lambda out: (out[0], (blank[0], out[1])))(learn(s)),
+        lambda s: (lambda out: (out[0], (out[1], blank[1])))(improve(s)),
+        state,
+    )
+    last = state.tick + 1 >= child_steps + policy_steps
+    row = {
+        "round": start,
+        "learn": is_learn,
+        "child": child,
+        "policy": policy,
+        "decisions": trial.proposal.decisions,
+        "reward": trial.reward,
+        "valid": trial.valid,
+        "log_prob": trial.proposal.log_prob,
+    }
+    state = state.replace(
+        step=state.step + 1,
+        round=state.round + last,
+        tick=jnp.where(last, 0, state.tick + 1),
+    )
+    return state, row
+
+
+def _mixed(spec, strategy, strategy_state, uniform, key, n):
+    """Proposes by the policy, or uniformly with the given probability."""
+    mix_key, policy_key, uniform_key = jax.random.split(key, 3)
+    proposal, _ = strategy.propose(policy_key, strategy_state, n)
+    drawn = jax.vmap(spec.sample)(jax.random.split(uniform_key, n))
+    is_uniform = jax.random.bernoulli(mix_key, uniform, (n, 1))
+    decisions = jnp.where(is_uniform, drawn, proposal.decisions)
+    return Proposal(decisions, jnp.where(is_uniform[:, 0], 0.0, proposal.log_prob))
+
+
+def _mark_failure(state, failed, decisions):
+    return state.replace(
+        failed=state.failed | failed,
+        failed_decisions=jnp.where(failed, decisions, state.failed_decisions),
+    )
+
+
+def _remember(state, trial):
+    """Keeps the best distinct architectures, each with its best reward."""
+
+    def insert(top, item):
+        rewards, table = top
+        reward, valid, decisions = item
+        same = jnp.all(table == decisions[None], axis=1) & jnp.isfinite(rewards)
+        slot = jnp.where(same.any(), jnp.argmax(same), jnp.argmin(rewards))
+        better = valid & jnp.isfinite(reward) & (reward > rewards[slot])
+        rewards = rewards.at[slot].set(jnp.where(better, reward, rewards[slot]))
+        table = table.at[slot].set(jnp.where(better, decisions, table[slot]))
+        return (rewards, table), None
+
+    top, _ = jax.lax.scan(
+        insert,
+        (state.top_reward, state.top_decisions),
+        (trial.reward, trial.valid, trial.proposal.decisions),
+    )
+    return state.replace(top_reward=top[0], top_decisions=top[1])

@@ -1,0 +1,345 @@
+"""Decision specifications: what an architecture is to a search strategy.
+
+An architecture is a vector ``decisions: int32[T]``.  A `DecisionSpec` names each of
+the T decisions, its choices and its group, says which choices are legal after a
+prefix of earlier ones, counts the space exactly and translates to readable text.
+It is hashable plain Python; the methods that strategies call inside compiled code
+(`legal`, `sample`, `mutate`, `one_hot`, `derive`) are traceable.
+
+Shapes: T decisions, V the largest number of choices of any of them.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Decision(NamedTuple):
+    """One decision of a spec.
+
+    Attributes:
+      name: unique within the spec, e.g. ``"normal/3/op_left"``.
+      choices: readable names of the choices, unique within the decision.
+      group: decisions of one group have the same kind of choices; policies share
+        embeddings within a group.  Customary: "op", "input", "skip", "combiner".
+      node: the node that this decision helps to build (0, 1, ...), or -1.
+      targets: for decisions about earlier nodes, the node behind each choice;
+        negative numbers stand for a cell's inputs.  Empty for other decisions.  A
+        skip decision ("no", "yes") names the node skipped from twice.
+    """
+
+    name: str
+    choices: tuple[str, ...]
+    group: str = "op"
+    node: int = -1
+    targets: tuple[int, ...] = ()
+
+
+class Rule(Protocol):
+    """Prefix-aware legality; implementations are hashable (frozen dataclasses)."""
+
+    def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
+        """bool[V]: the choices of decision t that the earlier ones allow; traceable."""
+        ...
+
+    def size(self, spec: "DecisionSpec") -> int:
+        """The exact number of decision vectors that are legal."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Distinct:
+    """A rule: within each set of positions, no choice is taken twice.
+
+    Covers two distinct inputs of a node, and levels that are used once (NAS-FPN).
+
+    Attributes:
+      sets: disjoint tuples of decision indices; all members of one set have the same
+        number of choices.
+    """
+
+    sets: tuple[tuple[int, ...], ...]
+
+    def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
+        peers = np.zeros((spec.length, spec.length), bool)  # [t, earlier peers of t]
+        for positions in self.sets:
+            for a, b in itertools.combinations(sorted(positions), 2):
+                peers[b, a] = True
+        taken = jax.nn.one_hot(prefix, spec.max_choices, dtype=bool)
+        return ~jnp.any(taken & jnp.asarray(peers)[t][:, None], axis=0)
+
+    def size(self, spec: "DecisionSpec") -> int:
+        counts = [len(d.choices) for d in spec.decisions]
+        grouped = {t for positions in self.sets for t in positions}
+        free = math.prod(n for t, n in enumerate(counts) if t not in grouped)
+        return free * math.prod(math.perm(counts[p[0]], len(p)) for p in self.sets)
+
+
+class Codec(NamedTuple):
+    """Translates decisions to a space's own text (genotype, arc, cell string).
+
+    Attributes:
+      encode: ``(spec, decisions: tuple[int, ...]) -> str``.
+      decode: ``(spec, text) -> sequence of int``; raises ValueError on foreign text.
+    """
+
+    encode: Callable[["DecisionSpec", tuple[int, ...]], str]
+    decode: Callable[["DecisionSpec", str], Sequence[int]]
+
+
+def _encode_json(spec: "DecisionSpec", decisions: tuple[int, ...]) -> str:
+    pairs = zip(spec.decisions, decisions, strict=True)
+    return json.dumps({d.name: d.choices[v] for d, v in pairs})
+
+
+def _decode_json(spec: "DecisionSpec", text: str) -> list[int]:
+    try:
+        named = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a JSON object of decisions: {text[:80]!r}") from error
+    if not isinstance(named, Mapping):
+        raise ValueError(f"expected a JSON object of decisions, got {text[:80]!r}")
+    names = [d.name for d in spec.decisions]
+    if missing := [n for n in names if n not in named]:
+        raise ValueError(f"decisions missing: {', '.join(missing[:5])}")
+    if unknown := [n for n in named if n not in names]:
+        raise ValueError(f"unknown decisions: {', '.join(unknown[:5])}")
+    for d in spec.decisions:
+        if named[d.name] not in d.choices:
+            raise ValueError(
+                f"decision {d.name!r} is {named[d.name]!r}; legal: {', '.join(d.choices)}"
+            )
+    return [d.choices.index(named[d.name]) for d in spec.decisions]
+
+
+JSON_CODEC = Codec(_encode_json, _decode_json)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionSpec:
+    """The decisions of a search space.
+
+    Attributes:
+      decisions: the T decisions, in the order in which a policy takes them.
+      rule: legality beyond the number of choices, or None where all are independent.
+      codec: the readable form; a JSON object of names where a space has no other.
+    """
+
+    decisions: tuple[Decision, ...]
+    rule: Rule | None = None
+    codec: Codec = JSON_CODEC
+
+    def __post_init__(self):
+        names = [d.name for d in self.decisions]
+        if repeated := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"decision names repeat: {', '.join(sorted(repeated))}")
+        for d in self.decisions:
+            if not d.choices or len(set(d.choices)) != len(d.choices):
+                raise ValueError(
+                    f"decision {d.name!r} needs at least one choice, and distinct ones;"
+                    f" it has {d.choices}"
+                )
+            if d.targets and len(d.targets) != len(d.choices):
+                raise ValueError(f"decision {d.name!r} needs one target a choice")
+
+    @property
+    def length(self) -> int:
+        """T, the number of decisions."""
+        return len(self.decisions)
+
+    @functools.cached_property
+    def num_choices(self) -> tuple[int, ...]:
+        """Number of choices of each decision."""
+        return tuple(len(d.choices) for d in self.decisions)
+
+    @property
+    def max_choices(self) -> int:
+        """V, the largest number of choices."""
+        return max(self.num_choices)
+
+    @functools.cached_property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Indices of the decisions of each group, groups in order of appearance."""
+        members: dict[str, list[int]] = {}
+        for t, decision in enumerate(self.decisions):
+            members.setdefault(decision.group, []).append(t)
+        return {group: tuple(indices) for group, indices in members.items()}
+
+    def size(self) -> int:
+        """The exact number of architectures."""
+        return math.prod(self.num_choices) if self.rule is None else self.rule.size(self)
+
+    def enumerate(self) -> Iterator[tuple[int, ...]]:
+        """Yields every legal decision vector; for small spaces."""
+        for decisions in itertools.product(*map(range, self.num_choices)):
+            if self.rule is None or bool(self.is_legal(np.asarray(decisions, np.int32))):
+                yield decisions
+
+    # ---- legality -------------------------------------------------------------------
+
+    def legal(self, prefix: jax.Array, t: jax.Array | int) -> jax.Array:
+        """The choices of decision t that are legal after a prefix.
+
+        Args:
+          prefix: int32[T]; only entries before t are read.
+          t: which decision, may be traced.
+
+        Returns:
+          bool[V], False beyond the decision's own number of choices.
+        """
+        exists = np.arange(self.max_choices) < np.array(self.num_choices)[:, None]
+        mask = jnp.asarray(exists)[t]
+        return mask if self.rule is None else mask & self.rule.legal(self, prefix, t)
+
+    def is_legal(self, decisions: jax.Array) -> jax.Array:
+        """bool[]: whether the whole vector is legal; traceable."""
+        steps = jnp.arange(self.length)
+        masks = jax.vmap(self.legal, in_axes=(None, 0))(jnp.asarray(decisions), steps)
+        within = (decisions >= 0) & (decisions < jnp.array(self.num_choices))
+        chosen = jnp.take_along_axis(masks, jnp.asarray(decisions)[:, None], axis=1)
+        return jnp.all(chosen[:, 0] & within)
+
+    def validate(self, decisions: Sequence[int]) -> tuple[int, ...]:
+        """Returns decisions as a tuple of int.
+
+        Raises:
+          ValueError: on another length, or naming the first illegal decision, its
+            value and the legal ones.
+        """
+        values = np.asarray(decisions)
+        if values.shape != (self.length,):
+            raise ValueError(
+                f"expected {self.length} decisions, got shape {values.shape}"
+            )
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"decisions are integers, got dtype {values.dtype}")
+        for t, (decision, value) in enumerate(zip(self.decisions, values, strict=True)):
+            if self.rule is None:
+                legal = range(len(decision.choices))
+            else:
+                prefix = jnp.asarray(np.where(np.arange(self.length) < t, values, 0))
+                legal = np.flatnonzero(self.legal(prefix, t)).tolist()
+            if value not in legal:
+                named = ", ".join(
+                    f"{i} ({decision.choices[i]})" if str(i) != decision.choices[i] else f"{i}"
+                    for i in legal
+                )
+                raise ValueError(
+                    f"decision {t} {decision.name!r} is {value}; legal: {named or 'none'}"
+                )
+        return tuple(int(v) for v in values)
+
+    # ---- random draws ---------------------------------------------------------------
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws int32[T]: each decision uniform over the choices its prefix allows."""
+
+        def step(prefix, inputs):
+            key, t = inputs
+            logits = jnp.where(self.legal(prefix, t), 0.0, -jnp.inf)
+            return prefix.at[t].set(jax.random.categorical(key, logits)), None
+
+        keys = jax.random.split(key, self.length)
+        start = jnp.zeros(self.length, jnp.int32)
+        return jax.lax.scan(step, start, (keys, jnp.arange(self.length)))[0]
+
+    def mutate(self, key: jax.Array, decisions: jax.Array) -> jax.Array:
+        """Changes exactly one decision to another legal value.
+
+        The position is uniform over those that can change with the rest kept, the
+        value uniform over its alternatives.  Where nothing can change alone, the
+        vector is returned as it is.
+
+        Args:
+          key: consumed.
+          decisions: int32[T], legal.
+
+        Returns:
+          int32[T], legal.
+        """
+        position_key, value_key = jax.random.split(key)
+        values = jnp.arange(self.max_choices, dtype=jnp.int32)
+
+        def allowed(t, value):
+            return self.is_legal(decisions.at[t].set(value)) & (value != decisions[t])
+
+        if self.rule is None:
+            exists = values[None] < jnp.array(self.num_choices)[:, None]
+            table = exists & (values[None] != decisions[:, None])
+        else:
+            over_values = jax.vmap(allowed, in_axes=(None, 0))
+            table = jax.vmap(over_values, (0, None))(jnp.arange(self.length), values)
+        movable = jnp.any(table, axis=1)
+        weights = jnp.where(movable, 0.0, -jnp.inf)
+        t = jax.random.categorical(position_key, jnp.where(movable.any(), weights, 0.0))
+        row = jnp.where(table[t], 0.0, -jnp.inf)
+        value = jax.random.categorical(value_key, row).astype(jnp.int32)
+        return jnp.where(movable.any(), decisions.at[t].set(value), decisions)
+
+    # ---- relaxation -----------------------------------------------------------------
+
+    @functools.cached_property
+    def relaxed(self) -> dict[str, tuple[int, int]]:
+        """Shapes of the relaxed weights by group: one row a decision, padded choices."""
+        return {
+            group: (len(members), max(self.num_choices[t] for t in members))
+            for group, members in self.groups.items()
+        }
+
+    def one_hot(self, decisions: jax.Array) -> dict[str, jax.Array]:
+        """Relaxed weights that stand for one architecture.
+
+        Args:
+          decisions: int32[T].
+
+        Returns:
+          float32 of shape `relaxed[group]` for each group.
+        """
+        decisions = jnp.asarray(decisions)
+        return {
+            group: jax.nn.one_hot(decisions[jnp.array(members)], self.relaxed[group][1])
+            for group, members in self.groups.items()
+        }
+
+    def derive(self, weights: Mapping[str, jax.Array]) -> jax.Array:
+        """Decodes relaxed weights: the heaviest legal choice of each decision, in order.
+
+        Args:
+          weights: as `relaxed`.
+
+        Returns:
+          int32[T], legal.
+        """
+        table = jnp.full((self.length, self.max_choices), -jnp.inf)
+        for group, members in self.groups.items():
+            width = self.relaxed[group][1]
+            table = table.at[jnp.array(members), :width].set(weights[group])
+
+        def step(prefix, t):
+            row = jnp.where(self.legal(prefix, t), table[t], -jnp.inf)
+            return prefix.at[t].set(jnp.argmax(row).astype(jnp.int32)), None
+
+        start = jnp.zeros(self.length, jnp.int32)
+        return jax.lax.scan(step, start, jnp.arange(self.length))[0]
+
+    # ---- readable form --------------------------------------------------------------
+
+    def encode(self, decisions: Sequence[int]) -> str:
+        """The readable form of legal decisions; `decode` reads it back."""
+        return self.codec.encode(self, self.validate(decisions))
+
+    def decode(self, text: str) -> tuple[int, ...]:
+        """Reads decisions from text, validated.
+
+        Raises:
+          ValueError: if the text is not of this space, or names an illegal decision.
+        """
+        return self.validate(self.codec.decode(self, text))

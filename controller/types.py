@@ -1,0 +1,75 @@
+"""The seam between proposing and evaluating: what the two halves exchange.
+
+Strategies handle integers, logits and rewards; evaluators handle tensors.  They meet
+in `Proposal` and `Trial`.  Both sides are NamedTuples of pure functions, closed over
+their hyper-parameters, and keep all that changes in a pytree of their own.
+
+Shapes: n architectures, T decisions, K objectives beside the reward.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Key = jax.Array
+Metrics = dict[str, jax.Array]  # scalars, by name
+
+
+class Proposal(NamedTuple):
+    """Architectures that a strategy asks to be trained or scored."""
+
+    decisions: jax.Array  # int32[n, T]
+    log_prob: jax.Array  # float32[n], of the policy that proposed; 0 where none
+    relaxed: Any = None  # {"weights": like spec.relaxed, "live": the same, bool}
+    parent: jax.Array | None = None  # int32[n]: trial to inherit weights from, or -1
+
+
+class Trial(NamedTuple):
+    """What proposed architectures earned."""
+
+    proposal: Proposal
+    reward: jax.Array  # float32[n], higher is better
+    valid: jax.Array  # bool[n]; strategies ignore the others
+    cost: jax.Array | None = None  # float32[n, K]
+    gradient: Any = None  # d loss / d relaxed weights
+
+
+class Strategy(NamedTuple):
+    """Proposes architectures and learns from what they earn.
+
+    Attributes:
+      init: ``(key) -> state``.
+      propose: ``(key, state, n) -> (Proposal, state)``; the key is consumed.
+      update: ``(key, state, trial) -> (state, metrics)``.
+      best: ``(key, state, n) -> int32[n, T]``, candidates for the final choice.
+    """
+
+    init: Callable[[Key], Any]
+    propose: Callable[[Key, Any, int], tuple[Proposal, Any]]
+    update: Callable[[Key, Any, Trial], tuple[Any, Metrics]]
+    best: Callable[[Key, Any, int], jax.Array]
+
+
+class Evaluator(NamedTuple):
+    """Trains shared weights, if it has any, and scores architectures.
+
+    `data` is what it reads and never changes (images, tables).  It is handed to every
+    function, so that a compiled program takes it as an argument and not as a constant.
+
+    Attributes:
+      data: pytree of arrays.
+      init: ``(key, data) -> state``: weights, optimiser, data position.
+      improve: ``(key, state, data, propose) -> (state, metrics)``: one training step on
+        ``propose(key, n) -> Proposal``; metrics hold at least "loss", and "decisions"
+        int32[T] of the architecture that was trained.
+      evaluate: ``(key, state, data, proposal) -> (state, Trial)``.
+      score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
+        split, for the final choice.
+    """
+
+    data: Any
+    init: Callable[[Key, Any], Any]
+    improve: Callable[..., tuple[Any, Metrics]]
+    evaluate: Callable[[Key, Any, Any, Proposal], tuple[Any, Trial]]
+    score: Callable[[Any, Any, jax.Array], jax.Array]

@@ -1,0 +1,172 @@
+"""Turns a config into the objects of a search.
+
+Every section of a config holds the keyword arguments of a factory; its ``name``, where
+there is a choice, picks the factory.  `resolve` checks the keys against the signatures
+and fills in the defaults, so that a run's ``config.json`` holds every argument.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from child_models.data import load
+from child_models.evaluators.shared_weights import shared_weights
+from child_models.spaces import SPACES
+from child_models.tasks.classification import classification
+from child_models.types import Dataset, Space, Task
+from controller.loop import Loop, Schedule, make_loop, schedule
+from controller.strategies import STRATEGIES
+from controller.types import Evaluator, Strategy
+from launch.command import UserError, user_errors
+from launch.settings import (
+    Baseline,
+    Derive,
+    Retrain,
+    Train,
+    check_known,
+    fill,
+    to_dict,
+)
+
+EVALUATORS = {"shared_weights": shared_weights}
+TASKS = {"classification": classification}
+
+_NAMED = {
+    "space": SPACES,
+    "strategy": STRATEGIES,
+    "evaluator": EVALUATORS,
+    "task": TASKS,
+}
+_PLAIN = {
+    "data": load,
+    "schedule": schedule,
+    "derive": Derive,
+    "train": Train,
+    "retrain": Retrain,
+    "baseline": Baseline,
+}
+# Arguments that come from other sections.
+_GIVEN = {
+    "space": {"classes", "dtype"},
+    "strategy": {"spec"},
+    "evaluator": {"space", "task", "dataset"},
+    "task": {"classes"},
+    "schedule": {"rounds"},
+}
+SECTIONS = (*_NAMED, *_PLAIN)
+
+# ---- checking -----------------------------------------------------------------------
+
+
+def resolve(config: Mapping[str, Any]) -> ConfigDict:
+    """Checks the keys and types of a config and fills in the factories' defaults.
+
+    Args:
+      config: sections as in `SECTIONS`.
+
+    Returns:
+      a new, locked config; resolving it again changes nothing.
+
+    Raises:
+      UserError: on an unknown section, name or key, listing the known ones, on a
+        missing key, and on a value of another type.
+    """
+    given = to_dict(config)
+    check_known("config", given, SECTIONS)
+    resolved = {}
+    for section in SECTIONS:
+        options = given.get(section, {})
+        if not isinstance(options, dict):
+            raise UserError(f"config.{section} is {options!r}; it must hold keys")
+        resolved[section] = _resolve_section(section, options)
+    return ConfigDict(resolved).lock()
+
+
+def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
+    where = f"config.{section}"
+    if section in _PLAIN:
+        filled = fill(where, _PLAIN[section], options, _GIVEN.get(section, set()))
+        if dataclasses.is_dataclass(_PLAIN[section]):
+            with user_errors(where):
+                _PLAIN[section](**filled)
+        return filled
+    registry = _NAMED[section]
+    known = ", ".join(sorted(registry))
+    if "name" not in options:
+        raise UserError(f"{where}.name is missing; known: {known}")
+    name = options["name"]
+    if name not in registry:
+        raise UserError(f"{where}.name is {name!r}; known: {known}")
+    rest = {key: value for key, value in options.items() if key != "name"}
+    return {"name": name} | fill(where, registry[name], rest, _GIVEN[section])
+
+
+# ---- building -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The objects of a search, and the config that they are built from."""
+
+    config: ConfigDict
+    dataset: Dataset
+    space: Space
+    task: Task
+    strategy: Strategy
+    evaluator: Evaluator
+    schedule: Schedule
+    loop: Loop
+
+
+def build_dataset(config: ConfigDict) -> Dataset:
+    """Loads the data set that ``config.data`` names."""
+    with user_errors("config.data"):
+        return load(**config.data.to_dict())
+
+
+def build_space(config: ConfigDict, classes: int) -> Space:
+    """Builds the space of ``config.space`` for a number of classes."""
+    return _call(config, "space", classes=classes, dtype=config.train.dtype)
+
+
+def build_task(config: ConfigDict, classes: int) -> Task:
+    """Builds the task of ``config.task`` for a number of classes."""
+    return _call(config, "task", classes=classes)
+
+
+def build(config: Mapping[str, Any]) -> Search:
+    """Builds all objects of a search; compiles nothing.
+
+    Args:
+      config: resolved or not.
+
+    Returns:
+      the objects.  They do not depend on ``config.train.seed``.
+
+    Raises:
+      UserError: on anything that the user can put right.
+    """
+    config = resolve(config)
+    train = Train(**config.train.to_dict())
+    dataset = build_dataset(config)
+    space = build_space(config, dataset.classes)
+    task = build_task(config, dataset.classes)
+    strategy = _call(config, "strategy", spec=space.spec)
+    evaluator = _call(config, "evaluator", space=space, task=task, dataset=dataset)
+    with user_errors("config.schedule"):
+        phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
+    with user_errors("config"):
+        ticks = {"max_ticks": train.steps_per_call} if train.steps_per_call else {}
+        loop = make_loop(space.spec, strategy, evaluator, phases, **ticks)
+    return Search(config, dataset, space, task, strategy, evaluator, phases, loop)
+
+
+def _call(config: ConfigDict, section: str, **given: Any) -> Any:
+    options = config[section].to_dict()
+    factory = _NAMED[section][options.pop("name")]
+    with user_errors(f"config.{section}"):
+        return factory(**given, **options)
+
+

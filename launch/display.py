@@ -1,0 +1,136 @@
+"""What a search shows while it runs: a progress line, printed lines, TensorBoard."""
+
+import sys
+import time
+from typing import Any
+
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from launch.workdir import local_folder
+
+HEARTBEAT_SECONDS = 60.0
+
+
+class Display:
+    """Shows rounds; use as a context manager.
+
+    On a terminal there is one tqdm line; elsewhere a line every `log_every` rounds, and
+    one a minute while a round lasts.
+
+    Args:
+      workdir: events go to ``tensorboard/`` in it.
+      total: ticks of the search.
+      rounds: of the search.
+      start: (tick, round) that the search goes on from; later events are purged.
+      log_every: rounds between printed lines.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        total: int,
+        rounds: int,
+        start: tuple[int, int],
+        log_every: int,
+    ):
+        self._remote = epath.Path(workdir) / "tensorboard"
+        self._events = local_folder(epath.Path(workdir)) / "tensorboard"
+        self._writer = SummaryWriter(str(self._events), purge_step=start[1])
+        self._rounds = rounds
+        self._log_every = log_every
+        self._printed = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty():
+            style = "{l_bar}{bar:20}| {postfix}"
+            self._bar = tqdm(total=total, initial=start[0], bar_format=style)
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._writer.close()
+        self.sync()
+
+    def sync(self) -> None:
+        """Flushes events, and copies them where the workdir is remote."""
+        self._writer.flush()
+        if "://" in str(self._remote):
+            self._remote.mkdir(parents=True, exist_ok=True)
+            for path in self._events.iterdir():
+                epath.Path(path).copy(self._remote / path.name, overwrite=True)
+
+    def round(self, record: dict[str, Any], best: float | None, left: float) -> None:
+        """Shows a complete round.
+
+        Args:
+          record: of the round.
+          best: highest reward so far, None where nothing was scored.
+          left: expected seconds to the end.
+        """
+        number = record["round"] + 1
+        for tag, value in _scalars(record).items():
+            self._writer.add_scalar(tag, value, record["round"])
+        line = describe(record, best, left)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"round {number}/{self._rounds}  {line}")
+        elif number % self._log_every == 0 or number == self._rounds:
+            self._print(f"round {number}/{self._rounds}  {line}")
+
+    def ticks(self, done: int, left: float) -> None:
+        """Shows that the search has come to a tick."""
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.refresh()
+        elif time.monotonic() - self._printed > HEARTBEAT_SECONDS:
+            self._print(f"tick {done}  {duration(left)} left")
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the progress line."""
+        tqdm.write(text, file=sys.stderr)
+
+    def _print(self, line: str) -> None:
+        print(line, flush=True)
+        self._printed = time.monotonic()
+
+
+def describe(record: dict[str, Any], best: float | None, left: float) -> str:
+    """A round in one line."""
+    parts = []
+    if record["warm_up"]:
+        parts.append("warm-up: the policy does not learn yet")
+    if record["reward_mean"] is not None:
+        parts.append(f"reward {record['reward_mean']:.3f} (best {best:.3f})")
+    if record["entropy"] is not None:
+        parts.append(f"entropy {record['entropy']:.1f}")
+    if record["distinct"] is not None:
+        parts.append(f"distinct {record['distinct']:.0%}")
+    if record["child_loss"] is not None:
+        parts.append(f"child loss {record['child_loss']:.3f}")
+    parts.append(f"{record['steps_per_second']:.1f} steps/s")
+    parts.append(f"{duration(left)} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 42s, 3m10s, 2h05m."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds // 60 % 60:02d}m"
+
+
+def _scalars(record: dict[str, Any]) -> dict[str, float]:
+    """TensorBoard tags of a record."""
+    scalars = {
+        f"search/{name}": value
+        for name, value in record.items()
+        if isinstance(value, float)
+    }
+    return scalars | {f"op/{op}": share for op, share in record["op_histogram"].items()}

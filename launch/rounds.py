@@ -1,0 +1,212 @@
+"""Round records out of the rows of compiled calls, and the diagnosis of a collapse.
+
+Records do not depend on how a round was cut into calls: rows are kept until the round
+is complete, and what is kept of an unfinished one goes into the checkpoint as JSON.
+"""
+
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from controller.loop import Log, Schedule
+from controller.spec import DecisionSpec
+from launch.store import Row
+
+IDLE_OPS = frozenset({"none", "skip_connect", "identity"})
+
+Record = dict[str, Any]
+"""What a round did.
+
+round, warm_up: its number, and whether only weights were trained
+scored, distinct: architectures scored, and the share of different ones among them
+reward_mean, reward_max: over valid trials; None where none was scored, as all below
+baseline, entropy: the policy's, at the end and on average (nats an architecture)
+op_histogram: share of each op among the decisions of group "op"
+skip_share: share of "yes" among skip decisions; None where the space has none
+child_loss, child_accuracy: means over the child steps, on training batches
+seconds, steps_per_second: of the compiled calls, compilation apart
+"""
+
+
+class Rounds:
+    """Gathers rows into round records.
+
+    Args:
+      spec: of the space.
+      schedule: says when a round is complete.
+      partial: what `partial` returned when the state was saved, or None.
+    """
+
+    def __init__(
+        self, spec: DecisionSpec, schedule: Schedule, partial: Mapping | None = None
+    ):
+        self._spec = spec
+        self._schedule = schedule
+        self._rows = _empty() if partial is None else _copy(partial)
+
+    def partial(self) -> dict[str, Any]:
+        """The rows of the round that is not complete, as JSON."""
+        return _copy(self._rows)
+
+    def add(
+        self, log: Log, count: int, seconds: float
+    ) -> tuple[list[Row], list[Record]]:
+        """Takes the rows of one call.
+
+        Args:
+          log: of a compiled call, on the host.
+          count: how many of its rows to take.
+          seconds: that the call ran.
+
+        Returns:
+          trials for the store, and the records of the rounds that became complete.
+        """
+        trials, records = [], []
+        for i in range(count):
+            if log.learn[i]:
+                trials += self._add_policy_row(log, i)
+            else:
+                _extend(self._rows["child"], log.child, i)
+            self._rows["seconds"] += seconds / count
+            self._rows["ticks"] += 1
+            round = int(log.round[i])
+            phase = self._schedule.phase(round)
+            if self._rows["ticks"] == phase.child_steps + phase.policy_steps:
+                records.append(self._record(round))
+                self._rows = _empty()
+        return trials, records
+
+    def _add_policy_row(self, log: Log, i: int) -> list[Row]:
+        rows = self._rows
+        first = len(rows["reward"])
+        _extend(rows["policy"], log.policy, i)
+        rows["decisions"] += log.decisions[i].tolist()
+        rows["reward"] += log.reward[i].tolist()
+        rows["valid"] += log.valid[i].tolist()
+        return [
+            (int(log.round[i]), first + j, text_of(decisions), reward, valid, log_prob)
+            for j, (decisions, reward, valid, log_prob) in enumerate(
+                zip(
+                    log.decisions[i].tolist(),
+                    log.reward[i].tolist(),
+                    log.valid[i].tolist(),
+                    log.log_prob[i].tolist(),
+                    strict=True,
+                )
+            )
+        ]
+
+    def _record(self, round: int) -> Record:
+        rows = self._rows
+        rewards = [r for r, ok in zip(rows["reward"], rows["valid"], strict=True) if ok]
+        decisions = [tuple(row) for row in rows["decisions"]]
+        scored = len(decisions)
+        return {
+            "round": round,
+            "warm_up": not self._schedule.phase(round).policy_steps,
+            "scored": scored,
+            "distinct": len(set(decisions)) / scored if scored else None,
+            "reward_mean": _mean(rewards),
+            "reward_max": max(rewards, default=None),
+            "baseline": (rows["policy"].get("baseline") or [None])[-1],
+            "entropy": _mean(rows["policy"].get("entropy", [])),
+            "op_histogram": op_histogram(self._spec, decisions),
+            "skip_share": _skip_share(self._spec, decisions),
+            "child_loss": _mean(rows["child"].get("loss", [])),
+            "child_accuracy": _mean(rows["child"].get("accuracy", [])),
+            "seconds": rows["seconds"],
+            "steps_per_second": rows["ticks"] / max(rows["seconds"], 1e-9),
+        }
+
+
+def text_of(decisions: Sequence[int]) -> str:
+    """Decisions as the store writes them."""
+    return ",".join(map(str, decisions))
+
+
+def op_histogram(
+    spec: DecisionSpec, decisions: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """Share of each op among the decisions of group "op"; empty without decisions."""
+    members = spec.groups.get("op", ())
+    counts = collections.Counter(
+        spec.decisions[t].choices[row[t]] for row in decisions for t in members
+    )
+    names = dict.fromkeys(name for t in members for name in spec.decisions[t].choices)
+    total = counts.total()
+    return {name: counts[name] / total for name in names} if total else {}
+
+
+def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
+    """Whether the policy of a round has collapsed.
+
+    It has where its entropy is below 2 % of the uniform policy's, where nearly all
+    samples are equal, or where ops that compute nothing (or skips) take over.
+
+    Args:
+      spec: of the space.
+      record: of a round in which the policy learnt; warm-up never collapses.
+
+    Returns:
+      None, or {"round", "reason", "advice"}.
+    """
+    if record["warm_up"] or not record["scored"]:
+        return None
+    uniform = sum(math.log(n) for n in spec.num_choices)
+    entropy, distinct = record["entropy"], record["distinct"]
+    possible = min(record["scored"], spec.size())
+    different = round(distinct * record["scored"])
+    idle = sum(record["op_histogram"].get(name, 0.0) for name in IDLE_OPS)
+    weights = "lengthen schedule.warmup_rounds or raise schedule.uniform"
+    policy = "raise strategy.entropy_weight or lower strategy.learning_rate"
+    if idle > max(0.7, (1 + _uniform_idle(spec)) / 2):
+        reason, advice = f"{idle:.0%} of all ops are skips or none", weights
+    elif (record["skip_share"] or 0.0) > 0.95:
+        reason = f"{record['skip_share']:.0%} of all skip connections are taken"
+        advice = "raise strategy.skip_weight"
+    elif entropy is not None and entropy < 0.02 * uniform:
+        reason = f"the policy's entropy is {entropy:.3g} nats, uniform {uniform:.3g}"
+        advice = f"{policy}, or {weights}"
+    elif possible >= 8 and different <= max(1, 0.1 * possible):
+        reason = f"only {different} of {record['scored']} samples are different"
+        advice = f"{policy}, or {weights}"
+    else:
+        return None
+    return {"round": record["round"], "reason": reason, "advice": advice}
+
+
+def _uniform_idle(spec: DecisionSpec) -> float:
+    choices = [spec.decisions[t].choices for t in spec.groups.get("op", ())]
+    shares = [len(IDLE_OPS.intersection(names)) / len(names) for names in choices]
+    return _mean(shares) or 0.0
+
+
+def _skip_share(spec, decisions) -> float | None:
+    members = spec.groups.get("skip", ())
+    if not members or not decisions:
+        return None
+    return float(np.mean([[row[t] for t in members] for row in decisions]))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _empty() -> dict[str, Any]:
+    lists = {"decisions": [], "reward": [], "valid": []}
+    return {"ticks": 0, "seconds": 0.0, "child": {}, "policy": {}, **lists}
+
+
+def _copy(rows: Mapping[str, Any]) -> dict[str, Any]:
+    copied = {k: list(v) if isinstance(v, list) else v for k, v in rows.items()}
+    for kind in ("child", "policy"):
+        copied[kind] = {name: list(values) for name, values in rows[kind].items()}
+    return copied
+
+
+def _extend(lists: dict[str, list[float]], metrics: Mapping[str, Any], i: int) -> None:
+    for name, values in metrics.items():
+        lists.setdefault(name, []).append(float(values[i]))

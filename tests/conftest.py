@@ -1,0 +1,41 @@
+"""Settings of JAX for all tests, and fixtures that more than one of them uses."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Read by JAX and matplotlib when they are imported, and by programs that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    os.path.join(tempfile.gettempdir(), f"cellwright-tests-{os.getuid()}"),
+)
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of larger data files: CELLWRIGHT_DATA, or one beside the checkout."""
+    default = ROOT.parent / "shared" / "data"
+    return Path(os.environ.get("CELLWRIGHT_DATA", default))
+
+
+@pytest.fixture(scope="session")
+def data_file(data_dir):
+    """``(name) -> Path`` of a file in `data_dir`; skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        path = data_dir / name
+        if not path.is_file():
+            pytest.skip(f"needs {name}, absent in {data_dir} (CELLWRIGHT_DATA)")
+        return path
+
+    return find

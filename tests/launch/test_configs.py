@@ -1,0 +1,69 @@
+"""Every experiment: its config resolves in all variants; its docstring says enough."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from configs import common
+from launch.build import build, resolve
+
+FOLDER = pathlib.Path(common.__file__).parent
+NAMES = sorted(
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if path.stem not in ("__init__", "common")
+)
+VARIANTS = ("", "smoke", "random", "smoke,random")
+
+
+def load(name):
+    """The module of a config."""
+    return importlib.import_module(f"configs.{name}")
+
+
+def test_the_promised_experiments_are_there():
+    assert set(NAMES) >= {
+        "enas_micro_digits",
+        "enas_micro_cifar10",
+        "enas_macro_cifar10",
+        "enas_nasbench201_cifar10",
+        "nasnet_ppo_cifar10",
+    }
+
+
+@pytest.mark.parametrize("arg", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_resolves(name, arg):
+    config = resolve(load(name).get_config(arg))
+    assert config.train.rounds > config.schedule.warmup_rounds
+    if "smoke" in arg:
+        assert config.data.name == "digits"
+    assert (config.strategy.name == "random_search") == ("random" in arg)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_differs_from_the_experiment_by_its_strategy_only(name):
+    config = load(name).get_config().to_dict()
+    random = load(name).get_config("random").to_dict()
+    del config["strategy"], random["strategy"]
+    assert random == config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_builds(name):
+    built = build(load(name).get_config("smoke"))
+    assert built.schedule.rounds == built.config.train.rounds == 3
+    assert built.space.spec.length > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_gives_command_hours_and_expectation(name):
+    text = load(name).__doc__
+    assert f"--config=configs/{name}.py" in text
+    assert "Hours:" in text and "Expected:" in text
+
+
+def test_an_unknown_argument_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'fast'; known: smoke, random"):
+        common.parse_arg("smoke,fast")

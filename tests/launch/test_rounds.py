@@ -1,0 +1,127 @@
+"""Round records do not depend on calls; collapse is told apart from convergence."""
+
+import jax
+import numpy as np
+import pytest
+
+from controller.loop import Log, schedule
+from controller.spec import Decision, DecisionSpec
+from launch.rounds import Rounds, collapse, op_histogram, text_of
+
+OPS = ("none", "skip_connect", "conv")
+SPEC = DecisionSpec(tuple(Decision(f"op{t}", OPS) for t in range(4)))
+SKIPS = DecisionSpec((Decision("op", OPS), Decision("skip", ("no", "yes"), "skip")))
+SCHEDULE = schedule(rounds=3, child_steps=2, policy_steps=3, samples=2, warmup_rounds=1)
+TICKS = [(0, False)] * 2 + [(r, t >= 2) for r in (1, 2) for t in range(5)]
+
+
+def rows(start, stop):
+    """The log of the ticks [start, stop) of a search by SCHEDULE."""
+    rng = np.random.default_rng(0)
+    n, room = len(TICKS), 15
+    full = Log(
+        count=np.int32(stop - start),
+        round=np.array([r for r, _ in TICKS]),
+        learn=np.array([learn for _, learn in TICKS]),
+        child={"loss": rng.random(n), "accuracy": rng.random(n)},
+        policy={"baseline": rng.random(n), "entropy": rng.random(n) + 2},
+        decisions=rng.integers(0, 3, (n, 2, 4)),
+        reward=rng.random((n, 2)),
+        valid=rng.random((n, 2)) < 0.8,
+        log_prob=-rng.random((n, 2)),
+    )
+
+    def cut(x):
+        if not x.ndim:
+            return x
+        padding = [(0, room - (stop - start))] + [(0, 0)] * (x.ndim - 1)
+        return np.pad(x[start:stop], padding)
+
+    return jax.tree.map(cut, full)
+
+
+def gather(cuts, restart=False):
+    """Trials and records, wall times aside, of a search cut into calls."""
+    rounds, trials, records = Rounds(SPEC, SCHEDULE), [], []
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        new_trials, new_records = rounds.add(rows(start, stop), stop - start, 1.0)
+        trials += new_trials
+        records += new_records
+        if restart:
+            rounds = Rounds(SPEC, SCHEDULE, rounds.partial())
+    for record in records:
+        del record["seconds"], record["steps_per_second"]
+    return trials, records
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("cuts", [range(13), (0, 1, 5, 6, 12), (0, 7, 12)])
+def test_how_a_search_is_cut_into_calls_changes_no_record(cuts, restart):
+    assert gather(list(cuts), restart) == gather([0, 12])
+
+
+def test_a_record_holds_the_means_of_its_round():
+    trials, records = gather([0, 12])
+    log = rows(0, 12)
+    warmup, first, _ = records
+    assert warmup["warm_up"] and warmup["reward_mean"] is None and not warmup["scored"]
+    assert warmup["child_loss"] == pytest.approx(log.child["loss"][:2].mean())
+    policy = slice(4, 7)
+    good = log.reward[policy][log.valid[policy]]
+    assert first["reward_mean"] == pytest.approx(good.mean())
+    assert first["reward_max"] == good.max()
+    assert first["baseline"] == log.policy["baseline"][6]
+    assert first["entropy"] == pytest.approx(log.policy["entropy"][policy].mean())
+    assert first["child_loss"] == pytest.approx(log.child["loss"][2:4].mean())
+    decisions = log.decisions[policy].reshape(-1, 4)
+    assert first["distinct"] == len(np.unique(decisions, axis=0)) / 6
+    assert first["op_histogram"]["conv"] == pytest.approx(np.mean(decisions == 2))
+    assert [trial[:2] for trial in trials] == [(r, i) for r in (1, 2) for i in range(6)]
+    assert trials[3][2] == text_of(log.decisions[5, 1])
+
+
+def test_the_histogram_counts_ops_only():
+    histogram = op_histogram(SKIPS, [(2, 1), (2, 0), (0, 1), (2, 1)])
+    assert histogram == {"none": 0.25, "skip_connect": 0.0, "conv": 0.75}
+
+
+def record(**changes):
+    healthy = {
+        "round": 7,
+        "warm_up": False,
+        "scored": 100,
+        "distinct": 0.5,
+        "entropy": 2.0,
+        "op_histogram": {"none": 0.3, "skip_connect": 0.3, "conv": 0.4},
+        "skip_share": None,
+    }
+    return healthy | changes
+
+
+def test_a_healthy_round_is_no_collapse():
+    assert collapse(SPEC, record()) is None
+
+
+@pytest.mark.parametrize(
+    "changes, reason, advice",
+    [
+        ({"entropy": 0.01}, "entropy is 0.01 nats", "entropy_weight"),
+        ({"distinct": 0.04}, "only 4 of 100 samples", "learning_rate"),
+        (
+            {"op_histogram": {"none": 0.5, "skip_connect": 0.4, "conv": 0.1}},
+            "90% of all ops are skips or none",
+            "schedule.warmup_rounds",
+        ),
+        ({"skip_share": 0.99}, "99% of all skip connections", "skip_weight"),
+    ],
+)
+def test_each_collapse_says_what_to_change(changes, reason, advice):
+    found = collapse(SPEC, record(**changes))
+    assert reason in found["reason"]
+    assert advice in found["advice"]
+    assert found["round"] == 7
+
+
+def test_warm_up_and_tiny_samples_are_no_collapse():
+    assert collapse(SPEC, record(entropy=0.0, warm_up=True)) is None
+    assert collapse(SPEC, record(scored=4, distinct=0.25)) is None

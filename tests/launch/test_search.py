@@ -1,0 +1,477 @@
+"""The driver of a search on a toy: continuing, signals, failures, and bad input.
+
+The toy's "weights" are a running sum of random draws, and its reward depends on them,
+so that any step lost or done twice shows in every later number.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import launch.driver
+from controller.loop import make_loop, schedule
+from controller.spec import Decision, DecisionSpec
+from controller.strategies import STRATEGIES
+from controller.types import Evaluator, Trial
+from launch import build
+from launch.command import Interrupted, UserError
+from launch.driver import SearchFailed, search
+from launch.store import read_rounds, read_trials
+
+SPEC = DecisionSpec(
+    tuple(Decision(f"op{t}", ("none", "conv", "pool")) for t in range(3))
+)
+SCHEDULE = {"child_steps": 3, "policy_steps": 2, "samples": 4, "warmup_rounds": 1}
+
+
+def toy_evaluator(fail_at=None):
+    """Drifting weights; a child loss of NaN at one step."""
+    data = jnp.array([0.0, 1.0, 0.5])
+
+    def init(key, data):
+        return {"weights": jax.random.uniform(key, (3,)), "steps": jnp.int32(0)}
+
+    def improve(key, state, data, propose):
+        sample_key, noise_key = jax.random.split(key)
+        decisions = propose(sample_key, 1).decisions[0]
+        noise = jax.random.normal(noise_key, (3,))
+        weights = state["weights"] + 0.1 * data[decisions] * noise
+        loss = jnp.sum(weights**2)
+        if fail_at is not None:
+            loss = jnp.where(state["steps"] == fail_at, jnp.nan, loss)
+        state = {"weights": weights, "steps": state["steps"] + 1}
+        return state, {"loss": loss, "accuracy": weights[0], "decisions": decisions}
+
+    def score(state, data, decisions):
+        return jnp.mean(data[decisions] + 0.01 * state["weights"])
+
+    def evaluate(key, state, data, proposal):
+        rewards = jax.vmap(lambda d: score(state, data, d))(proposal.decisions)
+        return state, Trial(proposal, rewards, jnp.ones(len(rewards), bool))
+
+    return Evaluator(data, init, improve, evaluate, score)
+
+
+def toy_config(**train):
+    """A config that resolves; the toy stands in for its space and evaluator."""
+    settings = {"seed": 0, "rounds": 4, "checkpoint_seconds": 0.0, "steps_per_call": 4}
+    return build.resolve(
+        {
+            "data": {"name": "digits", "validation": 100, "seed": 0},
+            "space": {"name": "enas_micro"},
+            "strategy": {"name": "reinforce", "learning_rate": 0.01},
+            "evaluator": {"name": "shared_weights"},
+            "task": {"name": "classification"},
+            "schedule": SCHEDULE,
+            "derive": {"n": 3},
+            "train": settings | train,
+            "retrain": {},
+        }
+    )
+
+
+def toy_search(evaluator=None):
+    """What `build` returns, for the toy."""
+    config = toy_config()
+    evaluator = toy_evaluator() if evaluator is None else evaluator
+    strategy = STRATEGIES["reinforce"](SPEC, learning_rate=0.01)
+    phases = schedule(rounds=config.train.rounds, **SCHEDULE)
+    loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=8, history=4)
+    space = types.SimpleNamespace(spec=SPEC)
+    return build.Search(config, None, space, None, strategy, evaluator, phases, loop)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """The toy search; its compiled programs are shared by this file."""
+    return toy_search()
+
+
+@pytest.fixture
+def final_states(monkeypatch):
+    """Final `SearchState`s of the searches of a test, as lists of arrays."""
+    states = []
+    original = launch.driver.derive
+
+    def spy(built, state, **kwargs):
+        state = state.replace(key=jax.random.key_data(state.key))
+        states.append([np.array(leaf) for leaf in jax.tree.leaves(state)])
+        return original(built, state, **kwargs)
+
+    monkeypatch.setattr(launch.driver, "derive", spy)
+    return states
+
+
+def comparable(workdir):
+    """Result, trials and round records of a workdir, wall times aside."""
+    result = json.loads((workdir / "result.json").read_text())
+    del result["budget"]["seconds"], result["diagnostics"], result["config_sha256"]
+    records = read_rounds(workdir)
+    for record in records:
+        del record["seconds"], record["steps_per_second"]
+    return result, read_trials(workdir), records
+
+
+# ---- continuing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first, ticks", [(2, 4), (3, 7)])
+def test_half_a_restart_and_the_other_half_equal_the_whole(
+    toy, tmp_path, final_states, first, ticks
+):
+    search(toy_config(), tmp_path / "whole", built=toy)
+    search(toy_config(rounds=first), tmp_path / "halves", built=toy)
+    config = toy_config(steps_per_call=ticks)
+    search(config, tmp_path / "halves", built=toy)
+    for whole, halves in zip(final_states[0], final_states[2], strict=True):
+        np.testing.assert_array_equal(whole, halves)
+    assert comparable(tmp_path / "whole") == comparable(tmp_path / "halves")
+
+
+def interrupt_at(monkeypatch, toy, tick):
+    """A toy whose call from this tick on is met by SIGTERM in its course."""
+
+    def run(state, ticks):
+        if ticks and int(state.step) >= tick:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toy.loop.run(state, ticks)
+
+    loop = toy.loop._replace(run=run)
+    return build.Search(**{**vars(toy), "loop": loop})
+
+
+@pytest.mark.parametrize("tick", [4, 12])
+def test_sigterm_saves_in_the_middle_of_a_round(
+    toy, tmp_path, final_states, monkeypatch, tick
+):
+    search(toy_config(), tmp_path / "whole", built=toy)
+    stopped = interrupt_at(monkeypatch, toy, tick)
+    config = toy_config(checkpoint_seconds=1e9)
+    with pytest.raises(Interrupted) as stop:
+        search(config, tmp_path / "stopped", built=stopped)
+    assert stop.value.signum == signal.SIGTERM
+    assert not (tmp_path / "stopped" / "result.json").exists()
+    search(config, tmp_path / "stopped", built=toy)
+    for whole, stopped in zip(*final_states, strict=True):
+        np.testing.assert_array_equal(whole, stopped)
+    assert comparable(tmp_path / "whole") == comparable(tmp_path / "stopped")
+
+
+def test_a_crash_repeats_the_steps_since_the_checkpoint(
+    toy, tmp_path, final_states, monkeypatch
+):
+    search(toy_config(), tmp_path / "whole", built=toy)
+    calls = []
+
+    def save_twice(self, step, *rest):
+        if len(calls) < 2:
+            calls.append(step)
+            original(self, step, *rest)
+
+    def crash(state, ticks):
+        if ticks and int(state.step) >= 16:
+            raise RuntimeError("killed")
+        return toy.loop.run(state, ticks)
+
+    original = launch.driver.Checkpoints.save
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.driver.Checkpoints, "save", save_twice)
+        broken = build.Search(**{**vars(toy), "loop": toy.loop._replace(run=crash)})
+        with pytest.raises(RuntimeError, match="killed"):
+            search(toy_config(), tmp_path / "killed", built=broken)
+    assert len(calls) == 2
+    search(toy_config(), tmp_path / "killed", built=toy)
+    for whole, killed in zip(*final_states, strict=True):
+        np.testing.assert_array_equal(whole, killed)
+    assert comparable(tmp_path / "whole") == comparable(tmp_path / "killed")
+
+
+def test_a_truncated_checkpoint_gives_way_to_the_one_before(
+    toy, tmp_path, final_states, capsys
+):
+    search(toy_config(), tmp_path / "whole", built=toy)
+    halves = tmp_path / "halves"
+    search(toy_config(rounds=2), halves, built=toy)
+    steps = sorted((halves / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    assert len(steps) == 2
+    for path in steps[-1].rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    search(toy_config(), halves, built=toy)
+    assert f"checkpoint {steps[-1]} is damaged" in capsys.readouterr().err
+    for whole, repaired in zip(final_states[0], final_states[2], strict=True):
+        np.testing.assert_array_equal(whole, repaired)
+    assert comparable(tmp_path / "whole") == comparable(halves)
+
+
+def test_a_finished_search_is_not_run_again(toy, tmp_path):
+    first = search(toy_config(), tmp_path, built=toy)
+
+    def never(*_):
+        raise AssertionError("the search ran again")
+
+    idle = build.Search(**{**vars(toy), "loop": toy.loop._replace(run=never)})
+    assert search(toy_config(), tmp_path, built=idle) == first
+
+
+# ---- what is written ----------------------------------------------------------------
+
+
+def test_the_result_and_its_company(toy, tmp_path, capsys):
+    result = search(toy_config(), tmp_path, built=toy)
+    assert set(result) == {
+        "space",
+        "strategy",
+        "best",
+        "candidates",
+        "budget",
+        "diagnostics",
+        "seed",
+        "config_sha256",
+    }
+    assert set(result["best"]) == {"decisions", "genotype", "reward"}
+    assert result["budget"]["scored"] == 3 * 2 * 4
+    assert result["budget"]["child_steps"] == 4 * 3
+    rewards = [candidate["reward"] for candidate in result["candidates"]]
+    assert rewards == sorted(rewards, reverse=True) and len(rewards) == 3
+    assert len({tuple(c["decisions"]) for c in result["candidates"]}) == 3
+    assert result["best"]["reward"] == rewards[0]
+    assert SPEC.decode(result["best"]["genotype"]) == tuple(result["best"]["decisions"])
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["rounds"] == 4
+    assert len(read_trials(tmp_path)) == 24
+    assert [record["round"] for record in read_rounds(tmp_path)] == [0, 1, 2, 3]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    out = capsys.readouterr().out
+    assert "warm-up: the policy does not learn yet" in out
+    assert out.count("round ") == 4
+
+
+def test_collapse_is_warned_of_once_and_recorded(toy, tmp_path, capsys, monkeypatch):
+    found = {"round": 2, "reason": "all samples are equal", "advice": "change it"}
+    monkeypatch.setattr(
+        launch.driver, "collapse", lambda spec, r: found if r["round"] >= 2 else None
+    )
+    result = search(toy_config(), tmp_path, built=toy)
+    assert result["diagnostics"]["collapse"] == found
+    assert capsys.readouterr().err.count("all samples are equal; change it") == 1
+
+
+# ---- what goes wrong ----------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
+    broken = toy_search(toy_evaluator(fail_at=7))
+    with pytest.raises(SearchFailed) as failure:
+        search(toy_config(), tmp_path, built=broken)
+    # Child step 7 is tick 9: round 0 has 3 ticks, round 1 has 5.
+    text = str(failure.value)
+    assert "child loss of step 9 (round 3) is not finite" in text
+    assert '"op0": ' in text
+    assert f"last good checkpoint: {tmp_path / 'checkpoints' / '8'}" in text
+    assert not (tmp_path / "result.json").exists()
+    assert all(np.isfinite(row[4]) for row in read_trials(tmp_path))
+
+
+def test_a_workdir_of_another_config_is_refused(toy, tmp_path):
+    search(toy_config(rounds=2), tmp_path, built=toy)
+    with pytest.raises(UserError, match=r"train.seed \(0 -> 1\)") as refusal:
+        search(toy_config(seed=1), tmp_path, built=toy)
+    assert str(tmp_path) in str(refusal.value)
+
+
+def test_rounds_and_logging_may_change(toy, tmp_path):
+    search(toy_config(rounds=2), tmp_path, built=toy)
+    search(toy_config(rounds=3, log_every=2, keep=3), tmp_path, built=toy)
+    assert len(read_rounds(tmp_path)) == 3
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to workdir"):
+        search(toy_config(), tmp_path / "file" / "run", built=toy)
+
+
+def good(**changes):
+    """A small config of real data and networks, with dotted keys changed."""
+    config = {
+        "data": {"name": "digits", "validation": 64, "seed": 0, "train_limit": 256},
+        "space": {"name": "enas_micro", "nodes": 2, "channels": 4, "layers": 1},
+        "strategy": {"name": "reinforce"},
+        "evaluator": {
+            "name": "shared_weights",
+            "batch_size": 8,
+            "reward_batch_size": 8,
+        },
+        "task": {"name": "classification"},
+        "schedule": {"child_steps": 2, "policy_steps": 1, "samples": 2},
+        "train": {"seed": 0, "rounds": 2},
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        config.setdefault(section, {})[name] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"space__chanels": 4}, "'chanels'; did you mean channels.*known: "),
+        ({"spaces__name": "x"}, "config has no key 'spaces'; did you mean space"),
+        ({"space__name": "x"}, "config.space.name is 'x'; known: .*enas_micro"),
+        ({"strategy__name": "x"}, "config.strategy.name is 'x'; known: .*reinforce"),
+        ({"evaluator__name": "x"}, "evaluator.name is 'x'; known: shared_weights"),
+        ({"task__name": "x"}, "config.task.name is 'x'; known: classification"),
+        ({"space__classes": 3}, "config.space has no key 'classes'"),
+        ({"space__channels": "four"}, "space.channels is 'four'; it must be int"),
+        ({"space__channels": 0}, "channels is 0; it must be at least 1"),
+        ({"train__rounds": 0}, "rounds is 0; it must be 1 or more"),
+        ({"train__dtype": "float8"}, "dtype is 'float8'; known: float32, bfloat16"),
+        ({"derive__n": 0}, "config.derive: n is 0"),
+        ({"baseline__n": -1}, "config.baseline: n is -1"),
+        ({"schedule__warmup_rounds": 2}, "warmup_rounds is 2; it must be below rounds"),
+        ({"evaluator__batch_size": 999}, "config.evaluator.*999.*192"),
+        ({"evaluator__reward_batch_size": 65}, "config.evaluator.*65.*64"),
+        ({"evaluator__reward_batch": "x"}, "'x'; known: shared, fresh"),
+        ({"data__name": "digitz"}, "config.data: unknown data set 'digitz'; .*digits"),
+        ({"data__name": "npz:absent.npz"}, "config.data: .*absent.npz"),
+        ({"data__validation": 0.0}, "config.data: .*validation"),
+    ],
+)
+def test_a_mistake_in_a_config_is_told_in_one_line(changes, text):
+    with pytest.raises(UserError, match=text) as mistake:
+        build.build(good(**changes))
+    assert "\n" not in str(mistake.value)
+
+
+def test_a_missing_key_is_named():
+    config = good()
+    del config["train"]["rounds"]
+    with pytest.raises(UserError, match="config.train.rounds is missing"):
+        build.resolve(config)
+
+
+def test_resolving_fills_in_defaults_and_does_so_once():
+    resolved = build.resolve(good())
+    assert resolved.derive.n == 10 and resolved.baseline.n == 3
+    assert build.resolve(resolved).to_dict() == resolved.to_dict()
+
+
+IMAGES = np.zeros((40, 8, 8, 3), np.uint8)
+LABELS = np.arange(40) % 4
+ARRAYS = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+
+
+@pytest.mark.parametrize(
+    "field, value, text",
+    [
+        ("y_train", None, "y_train"),
+        ("x_train", IMAGES[0], "x_train"),
+        ("x_test", IMAGES.astype(np.float64), "float64"),
+        ("y_train", LABELS - 1, "-1"),
+        ("y_test", LABELS[:5], "5"),
+    ],
+)
+def test_a_malformed_npz_file_is_told_in_one_line(tmp_path, field, value, text):
+    arrays = {name: array for name, array in ARRAYS.items() if name != field}
+    if value is not None:
+        arrays[field] = value
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = good(data__name=f"npz:{tmp_path}/data.npz", data__validation=8)
+    del config["data"]["train_limit"]
+    with pytest.raises(UserError, match=f"config.data: .*{text}") as mistake:
+        build.build(config)
+    assert "\n" not in str(mistake.value)
+
+
+# ---- the program --------------------------------------------------------------------
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMOKE = "--config=configs/enas_micro_digits.py:smoke"
+COMMANDS = {
+    "unknown key": [SMOKE, "--config.space.chanels=3"],
+    "wrong type": [SMOKE, "--config.train.rounds=many"],
+    "unknown argument": ["--config=configs/enas_micro_digits.py:smok"],
+    "unknown file": ["--config=configs/enas_micro_digit.py"],
+    "unwritable workdir": [SMOKE, f"--workdir={ROOT}/setup.py/run"],
+    "no config": [],
+}
+MESSAGES = {
+    "unknown key": "config.space has no key 'chanels'; did you mean channels?",
+    "wrong type": "config.train.rounds",
+    "unknown argument": "unknown config argument 'smok'; known: smoke, random",
+    "unknown file": "no config file 'configs/enas_micro_digit.py'; there are configs/",
+    "unwritable workdir": "cannot write to workdir ",
+    "no config": "--config",
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """All commands of `COMMANDS`, started at once: importing is what takes long."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    return {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "launch.search", f"--workdir={workdir}", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_ends_the_program_with_one_line(programs, name):
+    out, err = programs[name].communicate(timeout=120)
+    assert programs[name].returncode == 1
+    assert err.startswith("error: ")
+    assert MESSAGES[name] in err
+    assert err.count("\n") <= 2
+    assert "Traceback" not in out + err and "compil" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [["-m", "launch.search"], ["launch/search.py"]])
+def test_a_killed_search_goes_on_by_the_same_command(tmp_path, script):
+    rounds = ["--config.train.rounds=8", "--config.train.checkpoint_seconds=0"]
+    arguments = [SMOKE, *rounds, "--config.train.steps_per_call=2"]
+    command = [sys.executable, *script, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait(timeout=300) == 0
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        stopped = start(tmp_path / "stopped")
+        for line in stopped.stdout:
+            if line.startswith("round "):
+                break
+        stopped.send_signal(number)
+        out, _ = stopped.communicate(timeout=10)
+        assert stopped.returncode == code
+        if number == signal.SIGTERM:
+            assert "to continue: python" in out and "--workdir=" in out
+    rest = start(tmp_path / "stopped")
+    out, _ = rest.communicate(timeout=300)
+    assert rest.returncode == 0
+    assert "python -m launch.retrain --workdir=" in out
+    assert comparable(tmp_path / "whole") == comparable(tmp_path / "stopped")

@@ -108,7 +108,9 @@ def shared_weights(
         _check("reward", reward, REWARDS)
         reward = REWARDS[reward]
     train = Batches(len(dataset.train.labels), batch_size)
-    validation = Batches(len(dataset.validation.labels), reward_batch_size)
+    validation = Batches(
+        len(dataset.validation.labels), reward_batch_size, split="validation"
+    )
     scale = preprocess(dataset)
     augment = augmentation(pad=pad, flip=flip, cutout=cutout)
     module = space.module("search")

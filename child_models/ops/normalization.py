@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+MOMENTUM = 0.9  # of running statistics
+
 
 def batch_norm(x, scale, bias, epsilon=1e-5):
     wide = x.astype(jnp.float32)
@@ -28,7 +30,7 @@ def normalize(x, mean, var, scale, bias, epsilon):
 class BatchNorm(nn.Module):
     train: bool
     affine: bool = True
-    momentum: float = 0.9
+    momentum: float = MOMENTUM
     epsilon: float = 1e-5
     dtype: Any = None
 

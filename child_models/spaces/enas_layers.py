@@ -1,17 +1,18 @@
-"""What the two ENAS spaces share: classifier, auxiliary head, initialiser.
+"""What the two ENAS spaces share: classifier, heads, stages, stacked choices.
 
 Pham et al., Efficient Neural Architecture Search via Parameter Sharing,
 https://arxiv.org/abs/1802.03268, and the authors' code, melodyguan/enas.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from child_models.choice import Choice
 from child_models.ops.layers import Conv
 from child_models.ops.normalization import BatchNorm
 
@@ -74,3 +75,26 @@ def he_normal(fan_in: int) -> Callable[..., jax.Array]:
         return (math.sqrt(2 / fan_in) / 0.87962566 * draw).reshape(shape)
 
     return init
+
+
+def stage_lengths(layers: int) -> tuple[int, int, int]:
+    """Layers before, between and after the two reductions; 15 gives (5, 5, 5)."""
+    third = layers // 3
+    return third, third, layers - 2 * third
+
+
+def stack_choices(choices: Sequence[Choice], n: int) -> Choice:
+    """Sampled or relaxed choices of E decisions as one, to be scanned over.
+
+    Args:
+      choices: E choices among n or fewer.
+      n: to which relaxed weights are padded.
+
+    Returns:
+      int32[E], or a `Weighted` of ``[E, n]``.
+    """
+
+    def pad(leaf):
+        return jnp.pad(leaf, (0, n - len(leaf))) if leaf.ndim else leaf
+
+    return jax.tree.map(lambda *leaves: jnp.stack([*map(pad, leaves)]), *choices)

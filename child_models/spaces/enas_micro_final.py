@@ -26,8 +26,7 @@ from child_models.ops.layers import (
     SepConv,
 )
 from child_models.ops.normalization import BatchNorm
-from child_models.spaces.enas_layers import AuxiliaryHead, Classifier
-from child_models.spaces.enas_micro_search import stage_lengths
+from child_models.spaces.enas_layers import AuxiliaryHead, Classifier, stage_lengths
 
 SKIP = 4
 

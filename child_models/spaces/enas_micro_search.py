@@ -36,19 +36,14 @@ from child_models.ops.convolution import conv2d, depthwise_conv2d
 from child_models.ops.layers import Conv, FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
-from child_models.spaces.enas_layers import Classifier, he_normal
+from child_models.spaces.enas_layers import (
+    Classifier,
+    he_normal,
+    stack_choices,
+    stage_lengths,
+)
 
 KERNEL_SIZES = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
-
-
-def stage_lengths(layers: int) -> tuple[int, int, int]:
-    """Normal cells before, between and after the two reduction cells.
-
-    Args:
-      layers: number of normal cells; 15 gives (5, 5, 5), with reductions at 5 and 11.
-    """
-    third = layers // 3
-    return third, third, layers - 2 * third
 
 
 def first_rows(nodes: int) -> np.ndarray:
@@ -181,7 +176,8 @@ class SearchCell(nn.Module):
         return self._join([states[j] for j in loose], kernels)
 
     def _shared(self, states, inputs, ops, firsts, banks):
-        inputs, ops = _stack(inputs, self.nodes + 2), _stack(ops, len(BRANCHES))
+        inputs = stack_choices(inputs, self.nodes + 2)
+        ops = stack_choices(ops, len(BRANCHES))
         weights = {
             op: jax.tree.map(lambda a: _gather(a, firsts, inputs), bank())
             for op, bank in banks.items()
@@ -213,17 +209,6 @@ class SearchCell(nn.Module):
             for state, kernel in zip(states, kernels, strict=True)
         )
         return BatchNorm(True, dtype=self.dtype, name="norm")(total)
-
-
-def _stack(choices, n):
-    """Choices of all edges as one: int32[E], or `Weighted` of ``[E, n]``."""
-    if not isinstance(choices[0], Weighted):
-        return jnp.stack(choices)
-    pad = [(0, n - len(c.weight)) for c in choices]
-    return Weighted(
-        jnp.stack([jnp.pad(c.weight, p) for c, p in zip(choices, pad, strict=True)]),
-        jnp.stack([jnp.pad(c.live, p) for c, p in zip(choices, pad, strict=True)]),
-    )
 
 
 def _gather(stacked, firsts, inputs):

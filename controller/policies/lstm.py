@@ -1,26 +1,27 @@
 """An LSTM policy that decides autoregressively over any `DecisionSpec`.
 
 Zoph & Le 2017, https://arxiv.org/abs/1611.01578, and ENAS, Pham et al. 2018,
-https://arxiv.org/abs/1802.03268.  Step t sees an embedding of decision t - 1 and takes
-decision t by one of three heads:
+https://arxiv.org/abs/1802.03268.  Step t sees what decision t - 1 left as input, and
+takes decision t by one of three heads:
 
-  no targets   logits W h + b, W and b of the group; the next input is an embedding of
-               (group, choice)
-  input        logits v . tanh(W1 anchor_j + W2 h) over the target nodes j; the next
-               input is the chosen node's anchor
-  skip         q as above for the one target j, logits (-q, q); the next input is j's
-               anchor if it is skipped from, else a learned vector
+  no targets  logits W h + b of the group; the next input is an embedding of (group,
+              choice)
+  input       logits v . tanh(W1 anchor_j + W2 h) over the target nodes j; the next
+              input is the chosen node's anchor
+  skip        q as above for the one target j, logits (-q, q); the next input is the
+              anchor of j if it is skipped from, else a learned vector
 
 The anchor of node j is the hidden state after its last decision; a cell's inputs have
-learned ones.  Logits l are squashed to ``c tanh(l / temperature)``, and illegal choices
-are masked.  Sampling and evaluation run the same step under one ``lax.scan`` over t, so
-the time to compile does not grow with T.
+learned ones.  Logits l are squashed to c tanh(l / temperature) and then masked by
+legality.  Sampling and evaluation run the same step, in one ``lax.scan`` over t, so the
+time to compile does not grow with T.
 
-Unlike ENAS, skips are taken one after another and see each other, the anchors of a
-cell's inputs are learned, and the skip prior uses the probabilities that are sampled
-from, softmax(-q, q), where ENAS's code puts sigmoid(q).
+Unlike in ENAS's code, skips of one node are taken in turn and see each other, and the
+prior of skips is on the probabilities that they are sampled with, softmax(-q, q), and
+not on sigmoid(-q, q).
 
-Shapes: n architectures, T decisions, V choices (padded), H hidden units, N nodes.
+Shapes: n architectures, T decisions, V choices (padded), H hidden units, M cell inputs,
+N nodes.
 """
 
 import inspect
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from controller.policies.tables import Rows, Tables, choice_bias, tables
 from controller.spec import DecisionSpec
 from controller.types import Key
 
@@ -40,9 +42,9 @@ from controller.types import Key
 class Evaluation(NamedTuple):
     """What a policy says of given architectures."""
 
-    log_prob: jax.Array  # [n], sum over steps
-    entropy: jax.Array  # [n], nats: of each step's distribution, summed over steps
-    skip_kl: jax.Array  # [n], KL(skip probabilities || target): sum by node, mean of nodes
+    log_prob: jax.Array  # [n], sum of the steps'
+    entropy: jax.Array  # [n], nats; sum over steps of that of the step's distribution
+    skip_kl: jax.Array  # [n], KL(p || target): sum over a node's skips, mean over nodes
 
 
 class Policy(NamedTuple):
@@ -51,9 +53,9 @@ class Policy(NamedTuple):
     Attributes:
       init: ``(key) -> params``.
       sample: ``(params, key, n) -> (int32[n, T], log_prob [n])``; the key is consumed.
-      evaluate: ``(params, int32[n, T]) -> Evaluation``; illegal decisions have
-        log_prob -inf.
-      greedy: ``(params) -> int32[T]``, the most probable choice of each step in turn.
+      evaluate: ``(params, int32[n, T]) -> Evaluation``; illegal decisions have log_prob
+        -inf.
+      greedy: ``(params) -> int32[T]``, each step's most probable choice, in turn.
     """
 
     init: Callable[[Key], Any]
@@ -80,87 +82,259 @@ def lstm_policy(
     Args:
       spec: what it decides; see `Decision.node` and `Decision.targets`.
       hidden: units of each layer, H; NASNet has 100, ENAS 64.
-      layers: stacked LSTM layers.
-      tanh_constant: c, the largest |logit|, or None for no squashing; ENAS has 1.1 in
-        the micro space and 1.5 in the macro space.
-      op_tanh_reduce: c is divided by it in decisions without targets; ENAS has 2.5 in
-        the micro space.
-      temperature: logits are divided by it first.
-      op_bias: initial bias of the logits of group "op", by name of the choice (0 where
-        not named) or one a choice; ENAS has (10, 10, 0, 0, 0) in the micro space.
+      layers: LSTM layers, stacked.
+      tanh_constant: c, the largest |logit|; None for no tanh.  ENAS has 1.1 in the
+        micro space and 1.5 in the macro space.
+      op_tanh_reduce: c is divided by it in decisions without targets; 2.5 in ENAS's
+        micro space.
+      temperature: logits are divided by it, before the tanh.
+      op_bias: initial bias of the logits of group "op": by name of the choice (0 where
+        not named), or one value a choice; (10, 10, 0, 0, 0) in ENAS's micro space.
       skip_target: prior probability of a skip.
       init_scale: weights start uniform in (-init_scale, init_scale), LSTM biases at 0.
       dtype: of parameters and computation; "float64" needs ``jax_enable_x64``.
 
     Returns:
-      a Policy; its functions are traceable.
+      a Policy of traceable functions.
 
     Raises:
       ValueError: on a number out of range, an op bias that does not fit the spec, or a
         target that no earlier decision builds.
     """
-    _check_positive(
-        hidden=hidden,
-        layers=layers,
-        tanh_constant=1.0 if tanh_constant is None else tanh_constant,
-        op_tanh_reduce=op_tanh_reduce,
-        temperature=temperature,
-        init_scale=init_scale,
-    )
+    positive = {
+        "hidden": hidden,
+        "layers": layers,
+        "op_tanh_reduce": op_tanh_reduce,
+        "temperature": temperature,
+        "init_scale": init_scale,
+    }
+    if tanh_constant is not None:
+        positive["tanh_constant"] = tanh_constant
+    for name, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}; it must be positive")
     if not 0 < skip_target < 1:
         raise ValueError(f"skip_target is {skip_target}; it must lie in (0, 1)")
-    layout = _layout(spec)
-    rows = _rows(spec, layout, tanh_constant or 1.0, op_tanh_reduce, skip_target, dtype)
+    static = tables(spec)
+    bias = np.zeros((len(static.linear_groups), spec.max_choices))
+    if op_bias is not None:
+        values = choice_bias(spec, "op", op_bias)
+        bias[static.linear_groups.index("op")] = values
     network = _Network(
-        layout=layout,
+        static=static,
         width=spec.max_choices,
-        bias=_head_bias(spec, layout, op_bias),
+        bias=tuple(map(tuple, bias.tolist())),
         hidden=hidden,
         layers=layers,
+        constants=None
+        if tanh_constant is None
+        else (tanh_constant / op_tanh_reduce, tanh_constant),
         temperature=temperature,
-        squash=tanh_constant is not None,
+        skip_target=skip_target,
         init_scale=init_scale,
         dtype=jnp.dtype(dtype),
     )
+    return _policy(spec, static.rows, network)
 
+
+def policy_from_options(
+    spec: DecisionSpec, options: Mapping[str, Any] | None
+) -> Policy:
+    """`lstm_policy` with arguments of a config.
+
+    Raises:
+      ValueError: on an unknown argument, with the known ones; and as `lstm_policy`.
+    """
+    options = dict(options or {})
+    known = [
+        name for name in inspect.signature(lstm_policy).parameters if name != "spec"
+    ]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"policy has no key {name!r}; known: {', '.join(known)}")
+    return lstm_policy(spec, **options)
+
+
+def _policy(spec: DecisionSpec, rows: Rows, network: "_Network") -> Policy:
     def init(key):
         first = jax.tree.map(lambda leaf: leaf[0], rows)
         mask = jnp.ones(spec.max_choices, bool)
-        start = network.init(key, method="start")
-        return network.init(key, network.apply(start, method="start"), first, mask, jnp.argmax)[
-            "params"
-        ]
+        return network.init(key, first, mask, method="first_step")["params"]
 
     def rollout(params, pick, draws):
-        """Decides once: T steps of (choice, log_prob, entropy, skip_kl)."""
+        """Takes all decisions of one architecture.
+
+        Args:
+          params: of the network.
+          pick: ``(logits [V], draw) -> choice``.
+          draws: what `pick` gets, with a leading axis T.
+
+        Returns:
+          int32[T] and an Evaluation of arrays [T].
+        """
         variables = {"params": params}
 
         def step(carry, inputs):
             state, prefix = carry
             t, row, draw = inputs
-            mask = spec.legal(prefix, t)
-            state, out = network.apply(
-                variables, state, row, mask, lambda logits: pick(logits, draw)
+            state, choice, evaluation = network.apply(
+                variables,
+                state,
+                row,
+                spec.legal(prefix, t),
+                lambda logits: pick(logits, draw),
             )
-            return (state, prefix.at[t].set(out[0])), out
+            return (state, prefix.at[t].set(choice)), (choice, evaluation)
 
-        steps = jnp.arange(spec.length)
         start = network.apply(variables, method="start")
         prefix = jnp.zeros(spec.length, jnp.int32)
-        return jax.lax.scan(step, (start, prefix), (steps, rows, draws))[1]
+        inputs = (jnp.arange(spec.length), rows, draws)
+        return jax.lax.scan(step, (start, prefix), inputs)[1]
 
     def sample(params, key, n):
+        def draw(logits, key):
+            return jax.random.categorical(key, logits)
+
         keys = jax.random.split(key, (n, spec.length))
-        draw = lambda logits, key: jax.random.categorical(key, logits)
-        decisions, log_prob, _, _ = jax.vmap(lambda k: rollout(params, draw, k))(keys)
-        return decisions, jnp.sum(log_prob, axis=1)
+        decisions, steps = jax.vmap(lambda keys: rollout(params, draw, keys))(keys)
+        return decisions, jnp.sum(steps.log_prob, axis=1)
 
     def evaluate(params, decisions):
-        given = lambda logits, decision: decision
-        steps = jax.vmap(lambda d: rollout(params, given, d))(jnp.asarray(decisions))
-        return Evaluation(*(jnp.sum(value, axis=1) for value in steps[1:]))
+        def given(logits, decision):
+            return decision
+
+        rows = jnp.asarray(decisions, jnp.int32)
+        _, steps = jax.vmap(lambda row: rollout(params, given, row))(rows)
+        return Evaluation(*(jnp.sum(value, axis=1) for value in steps))
 
     def greedy(params):
         return rollout(params, lambda logits, _: jnp.argmax(logits), None)[0]
 
     return Policy(init, sample, evaluate, greedy)
+
+
+class _Network(nn.Module):
+    """One step of the policy; its attributes are as the arguments of `lstm_policy`."""
+
+    static: Tables
+    width: int  # V
+    bias: tuple[tuple[float, ...], ...]  # initial, by linear group and choice
+    hidden: int
+    layers: int
+    constants: tuple[float, float] | None  # of the tanh: without targets, with targets
+    temperature: float
+    skip_target: float
+    init_scale: float
+    dtype: Any
+
+    def setup(self):
+        def uniform(key, shape, dtype=self.dtype):
+            scale = self.init_scale
+            return jax.random.uniform(key, shape, dtype, -scale, scale)
+
+        size, width = self.hidden, self.width
+        linear = len(self.static.linear_groups)
+        attention = len(self.static.attention_groups)
+        self.cells = [
+            nn.OptimizedLSTMCell(
+                size,
+                kernel_init=uniform,
+                recurrent_kernel_init=uniform,
+                dtype=self.dtype,
+                param_dtype=self.dtype,
+            )
+            for _ in range(self.layers)
+        ]
+        self.first_input = self.param("first_input", uniform, (size,))
+        if linear:
+            self.head = self.param("head", uniform, (linear, size, width))
+            self.head_bias = self.param(
+                "head_bias", lambda key: jnp.array(self.bias, self.dtype)
+            )
+            self.embedding = self.param("embedding", uniform, (linear, width, size))
+        if attention:
+            self.anchors = self.param("anchors", uniform, (self.static.inputs, size))
+            self.no_skip = self.param("no_skip", uniform, (size,))
+            self.attend_anchor = self.param(
+                "attend_anchor", uniform, (attention, size, size)
+            )
+            self.attend_state = self.param(
+                "attend_state", uniform, (attention, size, size)
+            )
+            self.attend_out = self.param("attend_out", uniform, (attention, size))
+
+    def first_step(self, row: Rows, mask: jax.Array):
+        """Touches every parameter."""
+        return self(self.start(), row, mask, jnp.argmax)
+
+    def start(self):
+        """LSTM states by layer, the first input [H], anchors [M + N + 1, H]."""
+        zeros = jnp.zeros(self.hidden, self.dtype)
+        anchors = jnp.zeros((self.static.nodes + 1, self.hidden), self.dtype)
+        if self.static.inputs:
+            anchors = jnp.concatenate([self.anchors, anchors])
+        return [(zeros, zeros)] * self.layers, self.first_input, anchors
+
+    def __call__(self, state, row: Rows, mask: jax.Array, pick):
+        """Takes one decision.
+
+        Args:
+          state: as `start`.
+          row: of this step.
+          mask: bool[V], legal choices.
+          pick: ``(logits [V]) -> choice``.
+
+        Returns:
+          the next state, int32[], and an Evaluation of scalars.
+        """
+        cells, x, anchors = state
+        new_cells = []
+        for cell, carry in zip(self.cells, cells, strict=True):
+            carry, x = cell(carry, x)
+            new_cells.append(carry)
+        logits = jnp.where(mask, self._logits(x, anchors, row), -jnp.inf)
+        choice = pick(logits).astype(jnp.int32)
+        anchors = anchors.at[row.node].set(x)
+        state = new_cells, self._next_input(anchors, row, choice), anchors
+        return state, choice, self._evaluate(logits, mask, row, choice)
+
+    def _logits(self, h, anchors, row):
+        logits = jnp.zeros(self.width, self.dtype)
+        if self.static.linear_groups:
+            logits = h @ self.head[row.head] + self.head_bias[row.head]
+        if self.static.attention_groups:
+            keys = anchors[row.targets] @ self.attend_anchor[row.head]  # [V, H]
+            query = h @ self.attend_state[row.head]
+            scores = jnp.tanh(keys + query[None]) @ self.attend_out[row.head]
+            # A skip names its node twice: both scores are q.
+            no = row.skip & (jnp.arange(self.width) == 0)
+            logits = jnp.where(row.attends, jnp.where(no, -scores, scores), logits)
+        logits = logits / self.temperature
+        if self.constants is None:
+            return logits
+        linear, attention = self.constants
+        constant = jnp.where(row.attends, attention, linear).astype(self.dtype)
+        return constant * jnp.tanh(logits)
+
+    def _next_input(self, anchors, row, choice):
+        x = self.first_input
+        if self.static.linear_groups:
+            x = self.embedding[row.head, choice]
+        if self.static.attention_groups:
+            skipped = row.skip & (choice == 0)
+            chosen = jnp.where(skipped, self.no_skip, anchors[row.targets[choice]])
+            x = jnp.where(row.attends, chosen, x)
+        return x
+
+    def _evaluate(self, logits, mask, row, choice):
+        log_probs = jax.nn.log_softmax(logits)
+        finite = jnp.where(mask, log_probs, 0)  # 0 log 0 = 0, and no NaN in gradients
+        probs = jnp.where(mask, jnp.exp(log_probs), 0)
+        prior = (math.log(1 - self.skip_target), math.log(self.skip_target))
+        prior = jnp.zeros(self.width, self.dtype).at[: len(prior)].set(jnp.array(prior))
+        weight = row.skip_weight.astype(self.dtype)
+        return Evaluation(
+            log_prob=log_probs[choice],
+            entropy=-jnp.sum(probs * finite),
+            skip_kl=weight * jnp.sum(probs * (finite - prior)),
+        )

@@ -1,0 +1,19 @@
+"""Search spaces, by name, and the published architectures that lie in them."""
+
+from collections.abc import Callable
+
+from child_models.spaces import enas_micro as _enas_micro
+from child_models.spaces import nasbench201 as _nasbench201
+from child_models.spaces import nasnet as _nasnet
+from child_models.types import Published, Space
+
+SPACES: dict[str, Callable[..., Space]] = {
+    "enas_micro": _enas_micro.enas_micro,
+    "nasbench201": _nasbench201.nasbench201,
+    "nasnet": _nasnet.nasnet,
+}
+PUBLISHED: dict[str, Published] = {
+    **_enas_micro.PUBLISHED,
+    **_nasbench201.PUBLISHED,
+    **_nasnet.PUBLISHED,
+}

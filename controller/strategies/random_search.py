@@ -1,0 +1,55 @@
+"""Random search: uniform proposals, whatever they earn."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from controller.losses import masked_mean
+from controller.spec import DecisionSpec
+from controller.types import Proposal, Strategy
+
+
+@flax.struct.dataclass
+class RandomState:
+    """Nothing that is learnt."""
+
+    step: jax.Array  # int32[], updates seen
+
+
+def random_search(spec: DecisionSpec) -> Strategy:
+    """Builds the strategy.
+
+    Proposals, and the candidates of `best`, are drawn by `DecisionSpec.sample`; their
+    log_prob is 0.  The metric "entropy" is that of those draws.
+
+    Args:
+      spec: of the space.
+
+    Returns:
+      a Strategy.
+    """
+
+    def draw(key, n):
+        return jax.vmap(spec.sample)(jax.random.split(key, n))
+
+    def init(key):
+        return RandomState(step=jnp.int32(0))
+
+    def propose(key, state, n):
+        return Proposal(draw(key, n), jnp.zeros(n)), state
+
+    def entropy(decisions):
+        steps = jnp.arange(spec.length)
+        legal = jax.vmap(spec.legal, in_axes=(None, 0))(decisions, steps)
+        return jnp.sum(jnp.log(jnp.sum(legal, axis=1).astype(jnp.float32)))
+
+    def update(key, state, trial):
+        nats = jax.vmap(entropy)(trial.proposal.decisions)
+        metrics = dict.fromkeys(("loss", "advantage", "baseline"), jnp.float32(0))
+        metrics["entropy"] = masked_mean(nats, trial.valid)
+        return state.replace(step=state.step + 1), metrics
+
+    def best(key, state, n):
+        return draw(key, n)
+
+    return Strategy(init, propose, update, best)

@@ -1,0 +1,62 @@
+"""REINFORCE with a moving baseline, as ENAS trains its controller.
+
+Pham et al. 2018, https://arxiv.org/abs/1802.03268; Zoph & Le 2017,
+https://arxiv.org/abs/1611.01578.  ENAS's code adds the entropy to the reward; here it
+enters the loss.  ENAS's code updates the baseline before it computes the advantage;
+here that is ``baseline_first=True``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.losses import reinforce_loss
+from controller.policies.lstm import policy_from_options
+from controller.spec import DecisionSpec
+from controller.strategies.policy_gradient import Baseline, policy_gradient
+from controller.types import Strategy
+
+
+def reinforce(
+    spec: DecisionSpec,
+    *,
+    learning_rate: float = 1e-3,
+    baseline_decay: float = 0.95,
+    baseline_first: bool = False,
+    baseline_init: float | None = None,
+    entropy_weight: float = 0.0,
+    skip_weight: float = 0.0,
+    clip_norm: float | None = None,
+    policy: Mapping[str, Any] | None = None,
+) -> Strategy:
+    """Builds the strategy; one step of Adam an update, on the mean over n samples.
+
+    Args:
+      spec: of the space.
+      learning_rate: of Adam; ENAS has 3.5e-3 in the micro space, 1e-3 in the macro one.
+      baseline_decay: d of b <- d b + (1 - d) mean(R); 0.99 in ENAS.
+      baseline_first: whether the advantage uses the baseline after its update.  With
+        one sample that is the same but for a factor: R - b_new = d (R - b_old).
+      baseline_init: where the baseline starts, 0 in ENAS; None for the mean reward of
+        the first trials.
+      entropy_weight: of the entropy bonus in the loss; 1e-4 in ENAS (in the reward).
+      skip_weight: of the prior on skips; 0.8 in ENAS's macro space.
+      clip_norm: largest global norm of a gradient; None for no limit.
+      policy: arguments of `lstm_policy`.
+
+    Returns:
+      a Strategy.
+
+    Raises:
+      ValueError: on a number out of its range, or an unknown argument of the policy.
+    """
+    return policy_gradient(
+        policy_from_options(spec, policy),
+        lambda log_prob, _, advantage, valid: reinforce_loss(
+            log_prob, advantage, valid
+        ),
+        learning_rate=learning_rate,
+        baseline=Baseline(baseline_decay, baseline_first, baseline_init),
+        entropy_weight=entropy_weight,
+        skip_weight=skip_weight,
+        clip_norm=clip_norm,
+    )

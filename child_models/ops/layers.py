@@ -1,9 +1,9 @@
 """Layers of the cells: convolutions, pools and their compositions, as linen modules.
 
-Every module is called with ``x[B, H, W, C]``; what is static is an attribute.  ``train``
-uses the statistics of the batch.  Convolutions followed by batch norm have no bias.
-The compositions are those of DARTS, https://arxiv.org/abs/1806.09055, and of NASNet,
-https://arxiv.org/abs/1707.07012.
+Every module is called with ``x[B, H, W, C]``; what is static is an attribute.  With
+``train`` batch norm uses the statistics of the batch.  Convolutions have no bias unless
+asked for, as batch norm follows them.  The compositions are those of DARTS
+(https://arxiv.org/abs/1806.09055) and of NASNet (https://arxiv.org/abs/1707.07012).
 """
 
 import math
@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from child_models.ops.convolution import conv2d, depthwise_conv2d, pair
+from child_models.ops.convolution import Pair, conv2d, depthwise_conv2d, pair
 from child_models.ops.counting import report_macs
 from child_models.ops.normalization import BatchNorm
 from child_models.ops.pooling import avg_pool, max_pool
 
-Size = int | tuple[int, int]
+Size = int | Pair
 
 
 class Conv(nn.Module):
-    """Convolution; ``strides`` and ``dilation`` as in `conv2d`."""
+    """Convolution; see `conv2d`.  Parameter "kernel" ``[kh, kw, C, features]``."""
 
     features: int
     kernel: Size = (3, 3)
@@ -53,7 +53,7 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Convolution of each channel by itself, "same" padding."""
+    """Convolution of each channel by itself.  Parameter "kernel" ``[kh, kw, C]``."""
 
     kernel: Size = (3, 3)
     strides: Size = 1

@@ -14,10 +14,10 @@ from child_models.choice import bind_all, extract
 from child_models.spaces.enas_macro_final import FinalNet
 from child_models.spaces.enas_macro_search import OPS, SearchNet
 from child_models.spaces.enas_text import MACRO_CODEC
-from child_models.types import Space
+from child_models.types import Published, Space
 from controller.spec import Decision, DecisionSpec
 
-PUBLISHED: dict[str, dict] = {}
+PUBLISHED: dict[str, Published] = {}
 
 
 def _decisions(layers: int) -> tuple[Decision, ...]:
@@ -71,7 +71,8 @@ def enas_macro(
     def bind(decisions):
         choices = iter(bind_all(spec, decisions))
         return tuple(
-            (next(choices), tuple(next(choices) for _ in range(i))) for i in range(layers)
+            (next(choices), tuple(next(choices) for _ in range(i)))
+            for i in range(layers)
         )
 
     def cut(variables, decisions):

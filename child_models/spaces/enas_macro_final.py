@@ -88,7 +88,7 @@ class FinalNet(nn.Module):
                 ]
                 x = outputs[-1]
             options = [
-                functools.partial(Op, name_, channels, train, self.dtype) for name_ in OPS
+                functools.partial(Op, o, channels, train, self.dtype) for o in OPS
             ]
             x = choose(op, options, x, name=f"layer_{i}")
             if i:

@@ -97,7 +97,9 @@ class Op(nn.Module):
         own = jax.tree.map(lambda w: w.astype(x.dtype), weights[self.op])
 
         def norm(x, name):
-            scale, bias = weights[self.op][f"{name}_scale"], weights[self.op][f"{name}_bias"]
+            scale, bias = (
+                weights[self.op][f"{name}_{part}"] for part in ("scale", "bias")
+            )
             return nn.relu(batch_norm(x, scale, bias)[0])
 
         x = norm(conv2d(x, own["project"][None, None]), "project")
@@ -154,17 +156,14 @@ class SearchNet(nn.Module):
         x = BatchNorm(True, dtype=self.dtype, name="stem_norm")(x)
         run = self._fixed if is_fixed(choices[0][0]) else self._shared
         weights, norms = self._weights(choices)
-        outputs, start = None, 0
+        outputs = jnp.zeros((0, *x.shape), x.dtype)  # of the layers so far
         for stage, length in enumerate(stage_lengths(self.layers)):
-            if outputs is not None:
+            if stage:
                 outputs = self._reduce(outputs, stage)
                 x = outputs[-1]
-            elif stage:
-                x = self._reduce(x[None], stage)[0]
-            if length:
-                span = range(start, start + length)
-                outputs = run(choices, weights, norms, x, outputs, span)
-                x, start = outputs[-1], span.stop
+            span = range(len(outputs), len(outputs) + length)
+            outputs = run(choices, weights, norms, x, outputs, span)
+            x = outputs[-1]
         return Classifier(self.classes, self.dropout, self.dtype, name="classifier")(x)
 
     def _weights(self, choices):
@@ -197,7 +196,7 @@ class SearchNet(nn.Module):
 
     def _fixed(self, choices, weights, norms, x, outputs, span):
         rows, banks = weights
-        outputs = [] if outputs is None else list(outputs)
+        outputs = list(outputs)
         for i in span:
             op, skips = choices[i]
             row = rows[OPS[op]].index(i)
@@ -221,19 +220,17 @@ class SearchNet(nn.Module):
         def rows(tree):
             return jax.tree.map(lambda a: a[span.start : span.stop], tree)
 
-        empty = jnp.zeros((len(span), *x.shape), x.dtype)
-        outputs = empty if outputs is None else jnp.concatenate([outputs, empty])
-        bits = [
-            jnp.stack([indicator(skip, 2)[1] for skip in choices[i][1]])
-            if i
-            else jnp.zeros(0)
-            for i in span
-        ]
+        def bits(skips):  # [span.stop], zero at this layer and later ones
+            taken = [indicator(skip, 2)[1] for skip in skips]
+            return jnp.stack(taken + [jnp.zeros(())] * (span.stop - len(taken)))
+
         layers = (
             jnp.arange(span.start, span.stop),
             stack_choices([choices[i][0] for i in span], len(OPS)),
-            jnp.stack([jnp.pad(b, (0, span.stop - len(b))) for b in bits]),
+            jnp.stack([bits(choices[i][1]) for i in span]),
             rows(weights[1]),
             rows(norms),
         )
+        empty = jnp.zeros((len(span), *x.shape), x.dtype)
+        outputs = jnp.concatenate([outputs, empty])
         return jax.lax.scan(layer, (x, outputs), layers)[0][1]

@@ -19,23 +19,9 @@ from child_models.choice import bind_all, extract
 from child_models.spaces.enas_micro_final import FinalNet
 from child_models.spaces.enas_micro_search import SearchNet
 from child_models.spaces.enas_text import MICRO_CODEC
-from child_models.types import Space
+from child_models.types import Published, Space
 from controller.spec import Decision, DecisionSpec
 
-PUBLISHED = {
-    "ENAS-micro": {
-        "space": "enas_micro",
-        "arguments": {
-            "nodes": 5,
-            "channels": 36,
-            "layers": 15,
-            "dropout": 0.2,
-            "aux_head": True,
-        },
-        "text": "0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1"
-        " 1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1",
-    }
-}
 OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
 
 
@@ -124,3 +110,24 @@ def enas_micro(
         return extract(forms["search"], bind(np.asarray(decisions)), variables, image)
 
     return Space(spec, module, bind, cut)
+
+
+_FIXED_ARC = """
+0 2 0 0  0 4 0 1  0 4 1 1  1 0 0 1  0 2 1 1
+1 0 1 0  0 3 0 2  1 1 3 1  1 0 0 4  0 3 1 1
+"""
+PUBLISHED = {  # scripts/cifar10_micro_final.sh of the authors' code
+    "ENAS-micro": Published(
+        "enas_micro",
+        {
+            "classes": 10,
+            "nodes": 5,
+            "channels": 36,
+            "layers": 15,
+            "dropout": 0.2,
+            "aux_head": True,
+        },
+        (32, 32, 3),
+        DecisionSpec(_decisions(5), codec=MICRO_CODEC).decode(_FIXED_ARC),
+    )
+}

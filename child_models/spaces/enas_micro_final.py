@@ -27,6 +27,7 @@ from child_models.ops.layers import (
 )
 from child_models.ops.normalization import BatchNorm
 from child_models.spaces.enas_layers import AuxiliaryHead, Classifier, stage_lengths
+from child_models.spaces.enas_text import loose_ends
 
 SKIP = 4
 
@@ -93,9 +94,10 @@ class FinalCell(nn.Module):
                 total = total + y
             states.append(total)
         loose = [
-            self._reduce(f"loose_{j}", s) if self.reduction and j < 2 else s
-            for j, s in enumerate(states)
-            if j not in inputs
+            self._reduce(f"loose_{j}", states[j])
+            if self.reduction and j < 2
+            else states[j]
+            for j in loose_ends(choices)
         ]
         return jnp.concatenate(loose, axis=-1)
 
@@ -109,10 +111,12 @@ class FinalCell(nn.Module):
         return [s0, self._project("base", s1)]
 
     def _reduce(self, name, x):
-        return FactorizedReduce(self.channels, self.train, dtype=self.dtype, name=name)(x)
+        make = {"dtype": self.dtype, "name": name}
+        return FactorizedReduce(self.channels, self.train, **make)(x)
 
     def _project(self, name, x):
-        return ReLUConvBN(self.channels, self.train, dtype=self.dtype, name=name)(x)
+        make = {"dtype": self.dtype, "name": name}
+        return ReLUConvBN(self.channels, self.train, **make)(x)
 
 
 class FinalNet(nn.Module):

@@ -2,13 +2,12 @@
 
 Every (node, side, input) has separable convolutions of its own, kept as rows of
 stacked arrays.  The rows that an architecture reads are gathered first, so that the
-2 * nodes edges of a cell are one scan over one conditional, and the normal cells of
-equal shape another: compilation costs five cells' worth of five branches whatever the
-number of nodes and layers.
+cells of equal shape are one scan, and the 2 * nodes edges of a cell another, over one
+conditional: three conditionals are compiled, whatever the number of nodes and layers.
 
 As in the authors' code, batch norm uses the statistics of the batch, in scoring too,
-the nodes that nothing reads go through ReLU, a 1x1 convolution and batch norm, and all
-operations have stride 1.  It differs in two places: a reduction halves both inputs of
+all operations have stride 1, and the states that no node reads go through ReLU, a 1x1
+convolution and batch norm.  It differs in two places: a reduction halves both inputs of
 the reduction cell (there: the last output, twice), so that an input index means the
 same as in the final network; and the image enters the first two cells through the
 same two 1x1 convolutions.
@@ -42,14 +41,26 @@ from child_models.spaces.enas_layers import (
     stack_choices,
     stage_lengths,
 )
+from child_models.spaces.enas_text import loose_ends
 
+States = tuple[jax.Array, jax.Array]
 KERNEL_SIZES = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 
 
-def first_rows(nodes: int) -> np.ndarray:
-    """int[2 * nodes]: where each edge's rows begin; edge e enters node e // 2."""
-    inputs = np.arange(2 * nodes) // 2 + 2
-    return np.cumsum(inputs) - inputs
+def edge_rows(nodes: int, cells: int) -> tuple[np.ndarray, int]:
+    """Rows of the weights of all edges, one for each input that an edge may have.
+
+    Args:
+      nodes: computed nodes of a cell; edges 2 i and 2 i + 1 enter node i, from one of
+        i + 2 states.
+      cells: number of cells.
+
+    Returns:
+      (int[cells * 2 * nodes]: where each edge's rows begin, the number of rows).
+    """
+    inputs = np.tile(np.arange(2 * nodes) // 2 + 2, cells)
+    ends = np.cumsum(inputs)
+    return ends - inputs, int(ends[-1])
 
 
 class SepConvBank(nn.Module):
@@ -85,18 +96,16 @@ class SepConv(nn.Module):
     """Twice: ReLU, depthwise, 1x1, batch norm, with weights that are operands."""
 
     op: str
-    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: dict[str, dict[str, jax.Array]]):
-        depthwise, pointwise, scale, bias = (
-            weights[self.op][name] for name in ("depthwise", "pointwise", "scale", "bias")
-        )
-        for i in range(2):
-            x = depthwise_conv2d(nn.relu(x), depthwise[i].astype(x.dtype))
-            x = conv2d(x, pointwise[i].astype(x.dtype)[None, None])
-            x, _, _ = batch_norm(x, scale[i], bias[i])
-        return x
+
+        def once(x, w):
+            x = depthwise_conv2d(nn.relu(x), w["depthwise"].astype(x.dtype))
+            x = conv2d(x, w["pointwise"].astype(x.dtype)[None, None])
+            return batch_norm(x, w["scale"], w["bias"])[0], None
+
+        return jax.lax.scan(once, x, weights[self.op])[0]
 
 
 class Pool(nn.Module):
@@ -126,37 +135,46 @@ BRANCHES = (
 )
 
 
-class SearchCell(nn.Module):
-    """One cell: each node sums two operations on earlier states."""
+class Stage(nn.Module):
+    """Cells of equal shape, one after the other.
+
+    Attributes:
+      nodes: computed nodes of a cell, n; a cell has 2 n edges.
+      channels: of all states, C.
+    """
 
     nodes: int
     channels: int
-    dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, states: tuple[jax.Array, jax.Array], choices: tuple[Choice, ...]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        """Appends the cell's output; the body of a scan over cells.
+    def __call__(self, states: States, cells: tuple[tuple[Choice, ...], ...]) -> States:
+        """Applies the cells.
 
         Args:
-          states: outputs ``[B, H, W, C]`` of the cell before the last and of the last.
-          choices: of the cell, (input, op) for each side of each node.
+          states: ``[B, H, W, C]``, outputs of the cell before the last and of the last.
+          cells: the choices of each cell, (input, op) for each side of each node.
 
         Returns:
-          ((the last cell's output, this one's), None).
+          outputs of the last two cells.
         """
-        inputs, ops = choices[0::2], choices[1::2]
-        firsts = first_rows(self.nodes)
-        rows = int(firsts[-1]) + self.nodes + 1
+        c, count = self.channels, len(cells)
+        firsts, rows = edge_rows(self.nodes, count)
+        inputs = [choice for cell in cells for choice in cell[0::2]]
+        ops = [choice for cell in cells for choice in cell[1::2]]
         banks = {
-            op: SepConvBank(size, self.channels, rows, name=op)
-            for op, size in KERNEL_SIZES.items()
+            op: SepConvBank(size, c, rows, name=op) for op, size in KERNEL_SIZES.items()
         }
+        joins = functools.partial(
+            stacked_param, self, "join", he_normal(c), (c, c), count * (self.nodes + 2)
+        )
+        norms = [
+            stacked_param(self, "scale", nn.initializers.ones, (c,), count),
+            stacked_param(self, "bias", nn.initializers.zeros, (c,), count),
+        ]
         run = self._fixed if is_fixed(ops[0]) else self._shared
-        return (states[1], run(states, inputs, ops, firsts, banks)), None
+        return run(states, cells, inputs, ops, firsts, banks, joins, norms)
 
-    def _fixed(self, states, inputs, ops, firsts, banks):
+    def _fixed(self, states, cells, inputs, ops, firsts, banks, joins, norms):
         weights: list[dict] = [{} for _ in ops]
         for number, (op, bank) in enumerate(banks.items()):
             edges = [e for e, o in enumerate(ops) if o == number]
@@ -164,51 +182,66 @@ class SearchCell(nn.Module):
                 arrays = bank([int(firsts[e]) + inputs[e] for e in edges])
                 for i, e in enumerate(edges):
                     weights[e][op] = jax.tree.map(lambda a, i=i: a[i], arrays)
-        states = list(states)
-        for node in range(self.nodes):
-            left, right = (
-                choose(ops[e], BRANCHES, states[inputs[e]], weights[e])
-                for e in (2 * node, 2 * node + 1)
+        loose = [loose_ends(cell) for cell in cells]
+        total = self.nodes + 2
+        kernels = iter(
+            joins([c * total + j for c, ends in enumerate(loose) for j in ends])
+        )
+        s0, s1 = states
+        edges = iter(zip(inputs, ops, weights, strict=True))
+        for ends, scale, bias in zip(loose, *norms, strict=True):
+            nodes = [s0, s1]
+            for _ in range(self.nodes):
+                sides = (next(edges), next(edges))
+                left, right = (choose(op, BRANCHES, nodes[i], w) for i, op, w in sides)
+                nodes.append(left + right)
+            s0, s1 = (
+                s1,
+                _join(
+                    [nodes[j] for j in ends], [next(kernels) for _ in ends], scale, bias
+                ),
             )
-            states.append(left + right)
-        loose = [j for j in range(len(states)) if j not in inputs]
-        kernels = self._kernels(loose)
-        return self._join([states[j] for j in loose], kernels)
+        return s0, s1
 
-    def _shared(self, states, inputs, ops, firsts, banks):
-        inputs = stack_choices(inputs, self.nodes + 2)
-        ops = stack_choices(ops, len(BRANCHES))
+    def _shared(self, states, cells, inputs, ops, firsts, banks, joins, norms):
+        count, total = len(cells), self.nodes + 2
+        inputs, ops = stack_choices(inputs, total), stack_choices(ops, len(BRANCHES))
         weights = {
             op: jax.tree.map(lambda a: _gather(a, firsts, inputs), bank())
             for op, bank in banks.items()
         }
-
-        def edge(states, edge):
-            weights, source, op, target = edge
-            x = pick(source, states)
-            y = Choose(BRANCHES, parent=None).apply({}, op, x, weights)
-            y = y + pick(target, states)
-            return jax.lax.dynamic_update_index_in_dim(states, y, target, 0), None
-
-        states = jnp.stack([*states] + [jnp.zeros_like(states[1])] * self.nodes)
-        targets = jnp.arange(2 * self.nodes) // 2 + 2
-        states, _ = jax.lax.scan(edge, states, (weights, inputs, ops, targets))
-        loose = jnp.prod(1 - indicator(inputs, self.nodes + 2), axis=0)
-        kernels = self._kernels() * loose[:, None, None]
-        return self._join(states, kernels)
-
-    def _kernels(self, rows=None):
-        """1x1 kernels ``[n, C, C]``, one for each state that nothing reads."""
-        c = self.channels
-        return stacked_param(self, "join", he_normal(c), (c, c), self.nodes + 2, rows)
-
-    def _join(self, states, kernels):
-        """ReLU, 1x1 and batch norm of the concatenated states, written as a sum."""
-        total = sum(
-            conv2d(nn.relu(state), kernel.astype(state.dtype)[None, None])
-            for state, kernel in zip(states, kernels, strict=True)
+        kernels = joins().reshape(count, total, self.channels, self.channels)
+        edges = jax.tree.map(
+            lambda a: a.reshape(count, 2 * self.nodes, *a.shape[1:]),
+            (weights, inputs, ops),
         )
-        return BatchNorm(True, dtype=self.dtype, name="norm")(total)
+        targets = jnp.arange(2 * self.nodes) // 2 + 2
+
+        def edge(nodes, edge):
+            weights, source, op, target = edge
+            y = pick(source, nodes)
+            y = Choose(BRANCHES, parent=None).apply({}, op, y, weights)
+            y = y + pick(target, nodes)
+            return jax.lax.dynamic_update_index_in_dim(nodes, y, target, 0), None
+
+        def cell(states, cell):
+            (weights, inputs, ops), kernels, scale, bias = cell
+            nodes = jnp.stack([*states] + [jnp.zeros_like(states[1])] * self.nodes)
+            nodes, _ = jax.lax.scan(edge, nodes, (weights, inputs, ops, targets))
+            loose = jnp.prod(1 - indicator(inputs, total), axis=0)
+            out = _join(nodes, kernels * loose[:, None, None], scale, bias)
+            return (states[1], out), None
+
+        return jax.lax.scan(cell, states, (edges, kernels, *norms))[0]
+
+
+def _join(states, kernels, scale, bias):
+    """ReLU, 1x1 and batch norm of the concatenated states, written as a sum."""
+    total = sum(
+        conv2d(nn.relu(state), kernel.astype(state.dtype)[None, None])
+        for state, kernel in zip(states, kernels, strict=True)
+    )
+    return batch_norm(total, scale, bias)[0]
 
 
 def _gather(stacked, firsts, inputs):
@@ -259,21 +292,13 @@ class SearchNet(nn.Module):
         for stage, length in enumerate(stage_lengths(self.layers)):
             if stage:
                 channels *= 2
-                s0, s1 = (
-                    FactorizedReduce(channels, True, dtype=dtype, name=f"{name}_{stage}")(s)
-                    for name, s in (("reduce_0", s0), ("reduce_1", s1))
-                )
-                cell = SearchCell(self.nodes, channels, dtype, name=f"reduction_{stage}")
-                (s0, s1), _ = cell((s0, s1), reduction)
-            if length:
-                cells = nn.scan(
-                    SearchCell,
-                    variable_axes={"params": 0, "batch_stats": 0},
-                    split_rngs={"params": True},
-                    in_axes=nn.broadcast,
-                    length=length,
-                )(self.nodes, channels, dtype, name=f"normal_{stage}")
-                (s0, s1), _ = cells((s0, s1), normal)
+                make = functools.partial(FactorizedReduce, channels, True, dtype=dtype)
+                s0 = make(name=f"reduce_0_{stage}")(s0)
+                s1 = make(name=f"reduce_1_{stage}")(s1)
+            cells = (reduction,) * (stage > 0) + (normal,) * length
+            if cells:
+                module = Stage(self.nodes, channels, name=f"stage_{stage}")
+                s0, s1 = module((s0, s1), cells)
         return Classifier(self.classes, self.dropout, dtype, name="classifier")(
             nn.relu(s1)
         )

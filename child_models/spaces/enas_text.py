@@ -44,7 +44,7 @@ def _decode_micro(spec: DecisionSpec, text: str) -> Sequence[int]:
         return JSON_CODEC.decode(spec, text)
     if text.lstrip().startswith("Genotype"):
         return _decode_genotype(spec, text)
-    return _counted(spec, parse_numbers(text), "input and op in turn, normal cell first")
+    return _counted(spec, parse_numbers(text), "input and op in turn, normal first")
 
 
 def _counted(spec, numbers, what):

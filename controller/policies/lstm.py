@@ -118,17 +118,17 @@ def lstm_policy(
     static = tables(spec)
     bias = np.zeros((len(static.linear_groups), spec.max_choices))
     if op_bias is not None:
-        values = choice_bias(spec, "op", op_bias)
-        bias[static.linear_groups.index("op")] = values
+        bias[static.linear_groups.index("op")] = choice_bias(spec, "op", op_bias)
+    constants = None
+    if tanh_constant is not None:
+        constants = (tanh_constant / op_tanh_reduce, tanh_constant)
     network = _Network(
         static=static,
         width=spec.max_choices,
         bias=tuple(map(tuple, bias.tolist())),
         hidden=hidden,
         layers=layers,
-        constants=None
-        if tanh_constant is None
-        else (tanh_constant / op_tanh_reduce, tanh_constant),
+        constants=constants,
         temperature=temperature,
         skip_target=skip_target,
         init_scale=init_scale,
@@ -146,9 +146,7 @@ def policy_from_options(
       ValueError: on an unknown argument, with the known ones; and as `lstm_policy`.
     """
     options = dict(options or {})
-    known = [
-        name for name in inspect.signature(lstm_policy).parameters if name != "spec"
-    ]
+    _, *known = inspect.signature(lstm_policy).parameters
     for name in options:
         if name not in known:
             raise ValueError(f"policy has no key {name!r}; known: {', '.join(known)}")
@@ -157,7 +155,7 @@ def policy_from_options(
 
 def _policy(spec: DecisionSpec, rows: Rows, network: "_Network") -> Policy:
     def init(key):
-        first = jax.tree.map(lambda leaf: leaf[0], rows)
+        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), rows)
         mask = jnp.ones(spec.max_choices, bool)
         return network.init(key, first, mask, method="first_step")["params"]
 

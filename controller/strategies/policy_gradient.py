@@ -1,7 +1,7 @@
 """What strategies that learn a policy by gradients of the reward have in common.
 
-An update takes the advantage A = R - b of n trials, moves the baseline b, and then takes
-one or more steps of Adam on
+An update takes the advantages A = R - b of n trials, moves the baseline b, and then
+does one or more steps of Adam on
 
     surrogate(log pi, log pi_old, A) - entropy_weight H + skip_weight KL,
 

@@ -65,8 +65,13 @@ def switch(branches, index, differentiable, other):
 
 
 def _switch_fwd(branches, index, differentiable, other):
-    # lax.switch itself, so that a JVP of the gradient still works.
-    out = jax.lax.switch(index, branches, differentiable, other)
+    # The primal output of jax.vjp has no custom VJP left in it, so that a JVP of the
+    # gradient works; its residuals are dead code.
+    def primal(branch, differentiable, other):
+        return jax.vjp(lambda d: branch(d, other), differentiable)[0]
+
+    primals = [functools.partial(primal, branch) for branch in branches]
+    out = jax.lax.switch(index, primals, differentiable, other)
     return out, (index, differentiable, other)
 
 
@@ -130,7 +135,9 @@ class Choose(nn.Module):
             )
             if not keep_stats:
                 return out, None
-            kept = [new.get("batch_stats", s) if j == i else s for j, s in enumerate(stats)]
+            kept = [
+                new.get("batch_stats", s) if j == i else s for j, s in enumerate(stats)
+            ]
             return out, jax.lax.stop_gradient(kept)
 
         differentiable = (params, inexact)
@@ -170,7 +177,9 @@ class Choose(nn.Module):
 
     def _stats(self, modules, operands):
         """Batch statistics of every branch, or None where the caller holds none."""
-        initialise = self.is_initializing() and self.is_mutable_collection("batch_stats")
+        initialise = self.is_initializing() and self.is_mutable_collection(
+            "batch_stats"
+        )
         names = [f"branch_{i}" for i in range(len(modules))]
         held = [name for name in names if self.has_variable("batch_stats", name)]
         if not initialise and not held:
@@ -254,7 +263,11 @@ def _partition(operands):
         return jax.tree.unflatten(treedef, merged)
 
     pairs = list(zip(leaves, is_inexact, strict=True))
-    return [x for x, flag in pairs if flag], [x for x, flag in pairs if not flag], rejoin
+    return (
+        [x for x, flag in pairs if flag],
+        [x for x, flag in pairs if not flag],
+        rejoin,
+    )
 
 
 # ---- choosing among arrays ----------------------------------------------------------
@@ -361,7 +374,9 @@ def _recording():
         _recorded.reset(token)
 
 
-def extract(module: nn.Module, choices: Any, variables: Any, image: Sequence[int]) -> Any:
+def extract(
+    module: nn.Module, choices: Any, variables: Any, image: Sequence[int]
+) -> Any:
     """Cuts the variables of a fixed child out of shared ones.
 
     Args:

@@ -32,7 +32,10 @@ def write_cells(cells: Mapping[str, Sequence[Block]]) -> str:
     return json.dumps(
         {
             name: [
-                [*(list(half) for half in zip(b.ops, b.inputs, strict=True)), b.combiner]
+                [
+                    *(list(half) for half in zip(b.ops, b.inputs, strict=True)),
+                    b.combiner,
+                ]
                 for b in blocks
             ]
             for name, blocks in cells.items()

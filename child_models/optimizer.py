@@ -35,7 +35,9 @@ def nesterov_sgd(
     """
     if unsampled not in UNSAMPLED:
         raise ValueError(f"unsampled is {unsampled!r}; known: {', '.join(UNSAMPLED)}")
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    clip = (
+        optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    )
     return optax.chain(
         clip,
         _decayed_trace(momentum, nesterov, weight_decay, unsampled == "frozen"),

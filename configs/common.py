@@ -40,7 +40,7 @@ def base() -> ConfigDict:
         {
             "data": {"seed": 0},
             "space": {},
-            "strategy": {},
+            "strategy": {"policy": {}},
             "evaluator": {"name": "shared_weights"},
             "task": {"name": "classification"},
             "schedule": {},
@@ -68,7 +68,8 @@ def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
         config.data = ConfigDict({"seed": config.data.seed})
         for sections in (SMOKE, smoke):
             for section, options in sections.items():
-                config[section].update(options)
+                for name, value in options.items():
+                    config[section][name] = value
     if variants.random:
         config.strategy = ConfigDict({"name": "random_search"})
     return config
@@ -96,6 +97,14 @@ SMOKE = {
     },
     "derive": {"n": 2},
     "train": {"rounds": 3},
-    "retrain": {"epochs": 1, "batch_size": 16},
+    "retrain": {
+        "space": {},
+        "epochs": 1,
+        "batch_size": 16,
+        "restart_epochs": 0,
+        "pad": 1,
+        "flip": False,
+        "cutout": 0,
+    },
     "baseline": {"n": 1},
 }

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
         learning_rate=3.5e-3,
         baseline_decay=0.95,
         entropy_weight=1e-3,
+        policy={"hidden": 64, "tanh_constant": 2.5},
     )
     config.evaluator.update(
         batch_size=64,
@@ -38,6 +39,6 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.derive.n = 20
     config.train.update(rounds=30, checkpoint_seconds=20.0)
-    config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05)
+    config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05, pad=1)
     smoke = {"space": {"nodes": 2, "channels": 4, "layers": 1}}
     return common.vary(config, arg, smoke)

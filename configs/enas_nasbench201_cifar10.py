@@ -23,7 +23,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.update(name="cifar10", validation=2000, train_limit=10000)
     config.space.update(name="nasbench201", channels=16, cells=1)
     config.strategy.update(
-        name="reinforce", learning_rate=1e-3, baseline_decay=0.95, entropy_weight=0.0
+        name="reinforce",
+        learning_rate=1e-3,
+        baseline_decay=0.95,
+        entropy_weight=0.0,
+        policy={"hidden": 64},
     )
     config.evaluator.update(
         batch_size=64,
@@ -42,6 +46,15 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.derive.n = 40
     config.train.rounds = 60
-    config.retrain.update(epochs=200, batch_size=256, learning_rate=0.1)
+    config.retrain.update(
+        space={"cells": 5},
+        epochs=200,
+        batch_size=256,
+        learning_rate=0.1,
+        weight_decay=5e-4,
+        clip_norm=None,
+        pad=4,
+        flip=True,
+    )
     smoke = {"space": {"channels": 4, "cells": 1}}
     return common.vary(config, arg, smoke)

@@ -20,9 +20,13 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config; see `common` for the argument."""
     config = common.base()
     config.data.update(name="cifar10", validation=5000)
-    config.space.update(name="nasnet")
+    config.space.update(name="nasnet", blocks=5, channels=32, cells=6)
     config.strategy.update(
-        name="ppo", learning_rate=3.5e-4, baseline_decay=0.95, entropy_weight=1e-5
+        name="ppo",
+        learning_rate=3.5e-4,
+        baseline_decay=0.95,
+        entropy_weight=1e-5,
+        policy={"hidden": 100, "init_scale": 0.1},
     )
     config.evaluator.update(
         batch_size=128,
@@ -39,6 +43,18 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schedule.update(child_steps=351, policy_steps=25, samples=20)
     config.derive.n = 20
     config.train.rounds = 150
-    config.retrain.update(epochs=600, batch_size=32, learning_rate=0.025)
-    smoke = {}
+    config.retrain.update(
+        space={"cells": 18, "aux_head": True},
+        epochs=600,
+        batch_size=32,
+        learning_rate=0.025,
+        weight_decay=5e-4,
+        clip_norm=5.0,
+        drop_path=0.4,
+        auxiliary_weight=0.4,
+        pad=4,
+        flip=True,
+        cutout=16,
+    )
+    smoke = {"space": {"blocks": 1, "channels": 4, "cells": 3}}
     return common.vary(config, arg, smoke)

@@ -175,12 +175,16 @@ class DecisionSpec:
 
     def size(self) -> int:
         """The exact number of architectures."""
-        return math.prod(self.num_choices) if self.rule is None else self.rule.size(self)
+        return (
+            math.prod(self.num_choices) if self.rule is None else self.rule.size(self)
+        )
 
     def enumerate(self) -> Iterator[tuple[int, ...]]:
         """Yields every legal decision vector; for small spaces."""
         for decisions in itertools.product(*map(range, self.num_choices)):
-            if self.rule is None or bool(self.is_legal(np.asarray(decisions, np.int32))):
+            if self.rule is None or bool(
+                self.is_legal(np.asarray(decisions, np.int32))
+            ):
                 yield decisions
 
     # ---- legality -------------------------------------------------------------------
@@ -229,7 +233,9 @@ class DecisionSpec:
                 legal = np.flatnonzero(self.legal(prefix, t)).tolist()
             if value not in legal:
                 named = ", ".join(
-                    f"{i} ({decision.choices[i]})" if str(i) != decision.choices[i] else f"{i}"
+                    f"{i} ({decision.choices[i]})"
+                    if str(i) != decision.choices[i]
+                    else f"{i}"
                     for i in legal
                 )
                 raise ValueError(

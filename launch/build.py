@@ -17,6 +17,7 @@ from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
 from controller.loop import Loop, Schedule, make_loop, schedule
+from controller.policies.lstm import lstm_policy
 from controller.strategies import STRATEGIES
 from controller.types import Evaluator, Strategy
 from launch.command import UserError, user_errors
@@ -100,7 +101,11 @@ def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
     if name not in registry:
         raise UserError(f"{where}.name is {name!r}; known: {known}")
     rest = {key: value for key, value in options.items() if key != "name"}
-    return {"name": name} | fill(where, registry[name], rest, _GIVEN[section])
+    filled = fill(where, registry[name], rest, _GIVEN[section])
+    if "policy" in filled:
+        policy = filled["policy"] or {}
+        filled["policy"] = fill(f"{where}.policy", lstm_policy, policy, {"spec"})
+    return {"name": name} | filled
 
 
 # ---- building -----------------------------------------------------------------------
@@ -168,5 +173,3 @@ def _call(config: ConfigDict, section: str, **given: Any) -> Any:
     factory = _NAMED[section][options.pop("name")]
     with user_errors(f"config.{section}"):
         return factory(**given, **options)
-
-

@@ -6,9 +6,11 @@ a traceback means that the project is at fault.
 
 import contextlib
 import os
+import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -50,12 +52,22 @@ def define_config(*, required: bool = True) -> None:
     """Defines ``--config``; `launch.build.resolve` checks the keys of overrides."""
     config_flags.DEFINE_config_file(
         "config",
+        default=None
+        if required
+        else str(pathlib.Path(__file__).parent / "no_config.py"),
         help_string="a file of configs/, with an argument as FILE:smoke",
         lock_config=False,
         accept_new_attributes=True,
     )
     if required:
         flags.mark_flag_as_required("config")
+
+
+def overrides(section: str) -> dict[str, Any]:
+    """What the command line gives of a section, by key."""
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    prefix = f"{section}."
+    return {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
 
 
 def define_workdir() -> None:

@@ -77,9 +77,7 @@ def rank(
     sample = jax.jit(jax.vmap(search.space.spec.sample))
     drawn = np.asarray(sample(jax.random.split(jax.random.key(0), n)))
     index = [rows[tuple(d)] for d in drawn.tolist()]
-    scores = [
-        float(search.loop.score(state, d)) for d in tqdm(drawn, desc="scoring")
-    ]
+    scores = [float(search.loop.score(state, d)) for d in tqdm(drawn, desc="scoring")]
     truth = table[value][index]
     generator = np.random.default_rng(0)
     draws = generator.integers(len(rows), size=(100, max(scored, 1)))

@@ -163,7 +163,9 @@ def shared_weights(
             "decisions": decisions,
         }
         params = optax.apply_updates(state.params, steps)
-        return state.replace(params=params, opt_state=opt_state, train=position), metrics
+        return state.replace(
+            params=params, opt_state=opt_state, train=position
+        ), metrics
 
     def logits_of(params, data, decisions, images):
         if batch_norm == "batch":

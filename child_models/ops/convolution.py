@@ -7,40 +7,14 @@ of their own do not take `jax.jvp` directly, but their gradients do.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from child_models.ops.lowering import on_cpu
+from child_models.ops.window import Pair, Window, make_window, taps, transposed
 
-Pair = tuple[int, int]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-
-
-def pair(value: int | Pair) -> Pair:
-    """``(value, value)`` of an int; a pair as it is."""
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
-class Window(NamedTuple):
-    """Static part of a convolution; each field is (height, width)."""
-
-    strides: Pair
-    dilation: Pair
-    padding: tuple[Pair, Pair]  # (low, high)
-
-
-def _window(size: Pair, strides: int | Pair, dilation: int | Pair, padding: str):
-    dilation = pair(dilation)
-    if padding not in ("same", "valid"):
-        raise ValueError(f"padding {padding!r}: must be 'same' or 'valid'")
-    if padding == "same" and not all(k % 2 for k in size):
-        raise ValueError(f"kernel {size}: must be odd with padding 'same'")
-    pads = [d * (k - 1) // 2 for k, d in zip(size, dilation, strict=True)]
-    if padding == "valid":
-        pads = [0, 0]
-    return Window(pair(strides), dilation, ((pads[0],) * 2, (pads[1],) * 2))
 
 
 def conv2d(
@@ -67,7 +41,7 @@ def conv2d(
     Raises:
       ValueError: for an unknown padding, or an even kernel with "same".
     """
-    window = _window(kernel.shape[:2], strides, dilation, padding)
+    window = make_window(kernel.shape[:2], strides, dilation, padding)
     if not on_cpu():
         return _plain(window, x, kernel)
     if kernel.shape[:2] == (1, 1):
@@ -104,49 +78,71 @@ def _conv2d_fwd(window, x, kernel):
 
 def _conv2d_bwd(window, saved, cotangent):
     x, kernel = saved
-    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    spread, inverse = _transposed(window, kernel.shape[:2], x.shape[1:3], cotangent)
+    size, image = kernel.shape[:2], x.shape[1:3]
+    if window.dilation == (1, 1):
+        by_x = _by_phases(window, kernel, cotangent, image)
+    else:
+        spread, inverse = transposed(window, size, image, cotangent)
+        by_x = _plain(inverse, spread, _adjoint(kernel))
     by_kernel = _windowed_products
     if window.strides != (1, 1) or window.dilation != (1, 1):
         by_kernel = _tap_products
-    return (
-        _plain(inverse, spread, flipped),
-        by_kernel(window, x, cotangent, kernel.shape[:2]).astype(kernel.dtype),
-    )
+    return by_x, by_kernel(window, x, cotangent, size).astype(kernel.dtype)
 
 
 _conv2d.defvjp(_conv2d_fwd, _conv2d_bwd)
 
 
-def _transposed(window: Window, size: Pair, image: Pair, cotangent: jax.Array):
-    """The cotangent with its strides filled by zeros, and the window that reads it."""
-    spread = interleave(cotangent, window.strides)
-    reach = [d * (k - 1) for k, d in zip(size, window.dilation, strict=True)]
-    low = [r - p[0] for r, p in zip(reach, window.padding, strict=True)]
-    high = [
-        h + r - s - lo
-        for h, r, s, lo in zip(image, reach, spread.shape[1:3], low, strict=True)
-    ]
-    pads = ((low[0], high[0]), (low[1], high[1]))
-    return spread, Window((1, 1), window.dilation, pads)
+def _adjoint(kernel: jax.Array) -> jax.Array:
+    return jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
 
 
-def interleave(x: jax.Array, strides: Pair) -> jax.Array:
-    """``x[B, H, W, C]`` with ``stride - 1`` zeros between its rows and columns."""
-    if strides == (1, 1):
-        return x
-    (sh, sw), none = strides, (0, 0, 0)
-    padding = (none, (0, 0, sh - 1), (0, 0, sw - 1), none)
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), padding)
+def _by_phases(window: Window, kernel, cotangent, image: Pair) -> jax.Array:
+    """The input's gradient, dilation 1: a convolution for each phase of the stride.
+
+    Row ``stride * r + phase`` of x has met every stride-th tap of the kernel only, so
+    nothing is multiplied by the zeros between the rows of a spread cotangent.
+    """
+    extent = [-(-h // s) for h, s in zip(image, window.strides, strict=True)]
+
+    def part(row, column):
+        first, pads = [], []
+        for axis, phase in enumerate((row, column)):
+            stride = window.strides[axis]
+            shift, tap = divmod(phase + window.padding[axis][0], stride)
+            reach = len(range(tap, kernel.shape[axis], stride)) - 1
+            low = reach - shift
+            high = extent[axis] + reach - cotangent.shape[1 + axis] - low
+            first.append(tap)
+            pads.append((low, high))
+        (sh, sw), (i, j) = window.strides, first
+        if i >= kernel.shape[0] or j >= kernel.shape[1]:  # a stride beyond the kernel
+            shape = (cotangent.shape[0], *extent, kernel.shape[2])
+            return jnp.zeros(shape, cotangent.dtype)
+        inverse = Window((1, 1), (1, 1), tuple(pads))
+        return _plain(inverse, cotangent, _adjoint(kernel[i::sh, j::sw]))
+
+    sh, sw = window.strides
+    if (sh, sw) == (1, 1):
+        return part(0, 0)
+    rows = [jnp.stack([part(i, j) for j in range(sw)], axis=3) for i in range(sh)]
+    y = jnp.stack(rows, axis=2)  # [B, H', sh, W', sw, C]
+    y = y.reshape(y.shape[0], extent[0] * sh, extent[1] * sw, -1)
+    return y[:, : image[0], : image[1]]
+
+
+def _wide(x: jax.Array) -> jnp.dtype:
+    """The dtype to sum in: float32 at least."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _contract(a: jax.Array, b: jax.Array) -> jax.Array:
-    """float32[m, n], the sum over all but the last axes of ``a`` and ``b``."""
+    """``[m, n]``, in float32 at least: sum over all but the last axes of a and b."""
     return jax.lax.dot_general(
         a.reshape(-1, a.shape[-1]),
         b.reshape(-1, b.shape[-1]),
         (((0,), (0,)), ((), ())),
-        preferred_element_type=jnp.float32,
+        preferred_element_type=_wide(a),
     )
 
 
@@ -179,23 +175,6 @@ def _tap_products(window: Window, x, cotangent, size: Pair) -> jax.Array:
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
-def taps(
-    x: jax.Array, window: Window, size: Pair, out: Pair, fill: float = 0.0
-) -> list[list[jax.Array]]:
-    """What each tap of a window sees: ``[kh][kw]`` arrays ``[B, *out, C]``."""
-    none = (0, 0, 0)
-    pads = [(*p, 0) for p in window.padding]
-    x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), (none, *pads, none))
-
-    def along(axis, tap):
-        stride, start = window.strides[axis], tap * window.dilation[axis]
-        return slice(start, start + stride * (out[axis] - 1) + 1, stride)
-
-    return [
-        [x[:, along(0, i), along(1, j)] for j in range(size[1])] for i in range(size[0])
-    ]
-
-
 # ---- depthwise ----------------------------------------------------------------------
 
 
@@ -220,7 +199,7 @@ def depthwise_conv2d(
     Raises:
       ValueError: for an even kernel.
     """
-    window = _window(kernel.shape[:2], strides, dilation, "same")
+    window = make_window(kernel.shape[:2], strides, dilation, "same")
     if not on_cpu():
         return _plain(window, x, kernel[:, :, None], groups=x.shape[-1])
     return _depthwise(window, x, kernel)
@@ -230,8 +209,8 @@ def _tap_sum(window: Window, x, kernel, out: Pair) -> jax.Array:
     total = 0.0
     for i, row in enumerate(taps(x, window, kernel.shape[:2], out)):
         for j, tap in enumerate(row):
-            weight = kernel[i, j].astype(jnp.float32).reshape(1, 1, 1, -1)
-            total = total + tap.astype(jnp.float32) * weight
+            weight = kernel[i, j].astype(_wide(x)).reshape(1, 1, 1, -1)
+            total = total + tap.astype(_wide(x)) * weight
     return total.astype(x.dtype)
 
 
@@ -248,11 +227,11 @@ def _depthwise_fwd(window, x, kernel):
 def _depthwise_bwd(window, saved, cotangent):
     x, kernel = saved
     size = kernel.shape[:2]
-    spread, inverse = _transposed(window, size, x.shape[1:3], cotangent)
+    spread, inverse = transposed(window, size, x.shape[1:3], cotangent)
     by_x = _tap_sum(inverse, spread, kernel[::-1, ::-1], x.shape[1:3])
-    wide = cotangent.astype(jnp.float32)
+    wide = cotangent.astype(_wide(x))
     rows = [
-        [(tap.astype(jnp.float32) * wide).sum((0, 1, 2)) for tap in row]
+        [(tap.astype(_wide(x)) * wide).sum((0, 1, 2)) for tap in row]
         for row in taps(x, window, size, cotangent.shape[1:3])
     ]
     by_kernel = jnp.stack([jnp.stack(row) for row in rows])

@@ -12,15 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from child_models.ops.convolution import Pair, Window, interleave, taps
 from child_models.ops.lowering import on_cpu
+from child_models.ops.window import Pair, Window, interleave, make_window, taps
 
 
 def _same(size: int, strides: int) -> Window:
     if size % 2 == 0:
         raise ValueError(f"window {size}: must be odd")
-    half = ((size - 1) // 2,) * 2
-    return Window((strides, strides), (1, 1), (half, half))
+    return make_window((size, size), strides, 1, "same")
 
 
 def _pooled(image: Pair, window: Window) -> Pair:

@@ -99,7 +99,6 @@ class SepConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, weights: dict[str, dict[str, jax.Array]]):
-
         def once(x, w):
             x = depthwise_conv2d(nn.relu(x), w["depthwise"].astype(x.dtype))
             x = conv2d(x, w["pointwise"].astype(x.dtype)[None, None])
@@ -182,26 +181,20 @@ class Stage(nn.Module):
                 arrays = bank([int(firsts[e]) + inputs[e] for e in edges])
                 for i, e in enumerate(edges):
                     weights[e][op] = jax.tree.map(lambda a, i=i: a[i], arrays)
-        loose = [loose_ends(cell) for cell in cells]
-        total = self.nodes + 2
-        kernels = iter(
-            joins([c * total + j for c, ends in enumerate(loose) for j in ends])
-        )
-        s0, s1 = states
         edges = iter(zip(inputs, ops, weights, strict=True))
+        loose, total = [loose_ends(cell) for cell in cells], self.nodes + 2
+        rows = [c * total + j for c, ends in enumerate(loose) for j in ends]
+        kernels = iter(joins(rows))
         for ends, scale, bias in zip(loose, *norms, strict=True):
-            nodes = [s0, s1]
+            nodes = [*states]
             for _ in range(self.nodes):
                 sides = (next(edges), next(edges))
                 left, right = (choose(op, BRANCHES, nodes[i], w) for i, op, w in sides)
                 nodes.append(left + right)
-            s0, s1 = (
-                s1,
-                _join(
-                    [nodes[j] for j in ends], [next(kernels) for _ in ends], scale, bias
-                ),
-            )
-        return s0, s1
+            own = [next(kernels) for _ in ends]
+            out = _join([nodes[j] for j in ends], own, scale, bias)
+            states = (states[1], out)
+        return states
 
     def _shared(self, states, cells, inputs, ops, firsts, banks, joins, norms):
         count, total = len(cells), self.nodes + 2
@@ -299,6 +292,5 @@ class SearchNet(nn.Module):
             if cells:
                 module = Stage(self.nodes, channels, name=f"stage_{stage}")
                 s0, s1 = module((s0, s1), cells)
-        return Classifier(self.classes, self.dropout, dtype, name="classifier")(
-            nn.relu(s1)
-        )
+        head = Classifier(self.classes, self.dropout, dtype, name="classifier")
+        return head(nn.relu(s1))

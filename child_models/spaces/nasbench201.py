@@ -298,7 +298,7 @@ _CELLS = {
     "conv1x1": "|nor_conv_1x1~0|+|nor_conv_1x1~0|nor_conv_1x1~1|"
     "+|nor_conv_1x1~0|nor_conv_1x1~1|nor_conv_1x1~2|",
     "CIFAR-10-best": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|"
-    "+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+    "+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|",
 }
 PUBLISHED = {
     f"NAS-Bench-201-{name}": Published(

@@ -112,7 +112,9 @@ class Match(nn.Module):
                 return x
             x = Conv(self.features, (1, 1), dtype=self.dtype)(x)
             return BatchNorm(self.train, dtype=self.dtype)(x)
-        return FactorizedReduce(self.features, self.train, relu=False, dtype=self.dtype)(x)
+        return FactorizedReduce(
+            self.features, self.train, relu=False, dtype=self.dtype
+        )(x)
 
 
 class FinalCell(nn.Module):
@@ -222,7 +224,9 @@ class Classifier(nn.Module):
         x = nn.relu(x).mean(axis=(1, 2))
         deterministic = not self.has_rng("dropout")
         x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-        return Dense(self.classes, dtype=self.dtype, name="linear")(x).astype(jnp.float32)
+        return Dense(self.classes, dtype=self.dtype, name="linear")(x).astype(
+            jnp.float32
+        )
 
 
 class FinalNetwork(nn.Module):

@@ -75,6 +75,7 @@ def _repeat(step, name, common, carry, xs):
         step,
         variable_axes={"params": 0, "batch_stats": 0},
         split_rngs={"params": True, "dropout": True},
+        check_constancy_invariants=False,  # which would trace the body once more
     )
     return lifted(common, name=name)(carry, xs)
 

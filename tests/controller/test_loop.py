@@ -62,9 +62,7 @@ def run(loop, sizes, seed=0):
 
 def equal(a, b):
     raw = lambda x: jax.random.key_data(x) if _is_key(x) else x
-    jax.tree.map(
-        lambda x, y: np.testing.assert_array_equal(raw(x), raw(y)), a, b
-    )
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(raw(x), raw(y)), a, b)
 
 
 def _is_key(x):

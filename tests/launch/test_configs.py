@@ -10,9 +10,7 @@ from launch.build import build, resolve
 
 FOLDER = pathlib.Path(common.__file__).parent
 NAMES = sorted(
-    path.stem
-    for path in FOLDER.glob("*.py")
-    if path.stem not in ("__init__", "common")
+    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common")
 )
 VARIANTS = ("", "smoke", "random", "smoke,random")
 

@@ -1,7 +1,8 @@
 """The driver of a search on a toy: continuing, signals, failures, and bad input.
 
 The toy's "weights" are a running sum of random draws, and its reward depends on them,
-so that any step lost or done twice shows in every later number.
+so that any step lost or done twice shows in every later number.  Its policy is a table
+of logits, which compiles in a moment.
 """
 
 import json
@@ -20,8 +21,7 @@ import pytest
 import launch.driver
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
-from controller.strategies import STRATEGIES
-from controller.types import Evaluator, Trial
+from controller.types import Evaluator, Proposal, Strategy, Trial
 from launch import build
 from launch.command import Interrupted, UserError
 from launch.driver import SearchFailed, search
@@ -33,22 +33,55 @@ SPEC = DecisionSpec(
 SCHEDULE = {"child_steps": 3, "policy_steps": 2, "samples": 4, "warmup_rounds": 1}
 
 
-def toy_evaluator(fail_at=None):
-    """Drifting weights; a child loss of NaN at one step."""
+def toy_strategy():
+    """REINFORCE on a table of logits [T, V]."""
+
+    def log_prob(logits, decisions):
+        taken = jax.nn.one_hot(decisions, 3) * jax.nn.log_softmax(logits)
+        return jnp.sum(taken)
+
+    def propose(key, state, n):
+        keys = jax.random.split(key, n)
+        decisions = jax.vmap(jax.random.categorical, (0, None))(keys, state["logits"])
+        log_probs = jax.vmap(log_prob, (None, 0))(state["logits"], decisions)
+        return Proposal(decisions, log_probs), state
+
+    def update(key, state, trial):
+        decisions, advantage = (
+            trial.proposal.decisions,
+            trial.reward - state["baseline"],
+        )
+        grads = jax.vmap(jax.grad(log_prob), (None, 0))(state["logits"], decisions)
+        logits = state["logits"] + jnp.tensordot(advantage, grads, axes=1)
+        baseline = 0.9 * state["baseline"] + 0.1 * trial.reward.mean()
+        metrics = {"baseline": baseline, "entropy": -trial.proposal.log_prob.mean()}
+        return {"logits": logits, "baseline": baseline}, metrics
+
+    def best(key, state, n):
+        return propose(key, state, n)[0].decisions
+
+    def init(key):
+        return {"logits": jnp.zeros((3, 3)), "baseline": jnp.float32(0)}
+
+    return Strategy(init, propose, update, best)
+
+
+def toy_evaluator():
+    """Drifting weights; a child loss of NaN at step "fail_at" of the state."""
     data = jnp.array([0.0, 1.0, 0.5])
 
     def init(key, data):
-        return {"weights": jax.random.uniform(key, (3,)), "steps": jnp.int32(0)}
+        counters = {"steps": jnp.int32(0), "fail_at": jnp.int32(-1)}
+        return {"weights": jax.random.uniform(key, (3,)), **counters}
 
     def improve(key, state, data, propose):
         sample_key, noise_key = jax.random.split(key)
         decisions = propose(sample_key, 1).decisions[0]
         noise = jax.random.normal(noise_key, (3,))
         weights = state["weights"] + 0.1 * data[decisions] * noise
-        loss = jnp.sum(weights**2)
-        if fail_at is not None:
-            loss = jnp.where(state["steps"] == fail_at, jnp.nan, loss)
-        state = {"weights": weights, "steps": state["steps"] + 1}
+        failed = state["steps"] == state["fail_at"]
+        loss = jnp.where(failed, jnp.nan, jnp.sum(weights**2))
+        state = state | {"weights": weights, "steps": state["steps"] + 1}
         return state, {"loss": loss, "accuracy": weights[0], "decisions": decisions}
 
     def score(state, data, decisions):
@@ -79,21 +112,15 @@ def toy_config(**train):
     )
 
 
-def toy_search(evaluator=None):
-    """What `build` returns, for the toy."""
+@pytest.fixture(scope="module")
+def toy():
+    """What `build` returns, for the toy; its programs are compiled once a file."""
     config = toy_config()
-    evaluator = toy_evaluator() if evaluator is None else evaluator
-    strategy = STRATEGIES["reinforce"](SPEC, learning_rate=0.01)
+    strategy, evaluator = toy_strategy(), toy_evaluator()
     phases = schedule(rounds=config.train.rounds, **SCHEDULE)
     loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=8, history=4)
     space = types.SimpleNamespace(spec=SPEC)
     return build.Search(config, None, space, None, strategy, evaluator, phases, loop)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    """The toy search; its compiled programs are shared by this file."""
-    return toy_search()
 
 
 @pytest.fixture
@@ -269,8 +296,12 @@ def test_collapse_is_warned_of_once_and_recorded(toy, tmp_path, capsys, monkeypa
 # ---- what goes wrong ----------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
-    broken = toy_search(toy_evaluator(fail_at=7))
+def test_a_loss_that_is_not_finite_stops_the_search(toy, tmp_path):
+    def init(key):
+        state = toy.loop.init(key)
+        return state.replace(evaluator=state.evaluator | {"fail_at": jnp.int32(7)})
+
+    broken = build.Search(**{**vars(toy), "loop": toy.loop._replace(init=init)})
     with pytest.raises(SearchFailed) as failure:
         search(toy_config(), tmp_path, built=broken)
     # Child step 7 is tick 9: round 0 has 3 ticks, round 1 has 5.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from child_models.ops import convolution
-from child_models.ops.convolution import conv2d, depthwise_conv2d, pair
+from child_models.ops.convolution import conv2d, depthwise_conv2d
+from child_models.ops.window import pair
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")

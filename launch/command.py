@@ -16,6 +16,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 
+_FOLDER = pathlib.Path(__file__).parent
+
+
 class UserError(ValueError):
     """A mistake of the user, told in a line or two."""
 

@@ -206,9 +206,7 @@ def test_only_the_sampled_branch_updates_its_batch_statistics(case):
     (_, (_, stats)), _ = case.run(case.params, sampled(1, 0))
     before, after = edge_of(case, case.stats), edge_of(case, stats)
     assert jax.tree.structure(case.stats) == jax.tree.structure(stats)
-    jax.tree.map(
-        np.testing.assert_array_equal, before["branch_2"], after["branch_2"]
-    )
+    jax.tree.map(np.testing.assert_array_equal, before["branch_2"], after["branch_2"])
     moved = jax.tree.map(lambda a, b: a - b, before["branch_1"], after["branch_1"])
     assert tree_max(moved) > 1e-3
 
@@ -326,7 +324,9 @@ def test_bfloat16_inside_branches_keeps_float32_parameters():
 
     grads, y = run(variables["params"], choices)
     assert y.dtype == jnp.bfloat16
-    assert {a.dtype for a in jax.tree.leaves((variables, grads))} == {jnp.dtype("float32")}
+    assert {a.dtype for a in jax.tree.leaves((variables, grads))} == {
+        jnp.dtype("float32")
+    }
     child = extract(net, (2, 1), variables, IMAGE)
     expected = net.apply(child, (2, 1), x)
     np.testing.assert_allclose(y.astype(float), expected.astype(float), atol=0.1)

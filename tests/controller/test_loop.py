@@ -23,7 +23,7 @@ def toy_evaluator(fail_at=10**6):
         return state + 1, {"loss": loss, "decisions": decisions}
 
     def evaluate(key, state, data, proposal):
-        reward = jnp.mean(proposal.decisions == data, axis=1, dtype=jnp.float32)
+        reward = jnp.mean(proposal.decisions == data[None], axis=1, dtype=jnp.float32)
         return state, Trial(proposal, reward, jnp.ones(len(reward), bool))
 
     def score(state, data, decisions):
@@ -55,13 +55,18 @@ def run(loop, sizes, seed=0):
     state, rows = loop.init(jax.random.key(seed)), []
     for size in sizes:
         state, log = loop.run(state, size)
-        count = int(log.count)
-        rows.append(jax.tree.map(lambda leaf: leaf[:count], log._replace(count=())))
+        rows.append(_first(log, int(log.count)))
     return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
 
 
+def _first(log, count):
+    return jax.tree.map(lambda leaf: leaf[:count], log._replace(count=()))
+
+
 def equal(a, b):
-    raw = lambda x: jax.random.key_data(x) if _is_key(x) else x
+    def raw(x):
+        return jax.random.key_data(x) if _is_key(x) else x
+
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(raw(x), raw(y)), a, b)
 
 

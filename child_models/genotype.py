@@ -62,7 +62,8 @@ def read_cells(text: str, names: Sequence[str]) -> dict[str, tuple[Block, ...]]:
         raise ValueError(f"not a JSON genotype: {text[:80]!r}") from error
     if not isinstance(found, Mapping) or set(found) != set(names):
         raise ValueError(
-            f"a genotype is an object of the cells {', '.join(names)}, got {text[:80]!r}"
+            f"a genotype is an object of the cells {', '.join(names)}, got"
+            f" {text[:80]!r}"
         )
     return {
         name: tuple(_read_block(name, b, block) for b, block in enumerate(found[name]))

@@ -41,7 +41,7 @@ class Task(NamedTuple):
 
     Attributes:
       loss: ``(logits, labels) -> float32[B]``.
-      metric: ``(logits, labels) -> float32[B]``, higher is better; its mean is reported.
+      metric: ``(logits, labels) -> float32[B]``, higher is better; its mean counts.
     """
 
     loss: Callable[[jax.Array, jax.Array], jax.Array]

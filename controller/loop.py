@@ -92,7 +92,8 @@ def schedule(
         raise ValueError("schedule.warmup_rounds needs child_steps of 1 or more")
     if warmup_rounds >= rounds:
         raise ValueError(
-            f"schedule.warmup_rounds is {warmup_rounds}; it must be below rounds={rounds}"
+            f"schedule.warmup_rounds is {warmup_rounds}; it must be below "
+            f"rounds={rounds}"
         )
     if not 0 <= uniform <= 1:
         raise ValueError(f"schedule.uniform is {uniform}; it must lie in [0, 1]")

@@ -115,7 +115,8 @@ def _decode_json(spec: "DecisionSpec", text: str) -> list[int]:
     for d in spec.decisions:
         if named[d.name] not in d.choices:
             raise ValueError(
-                f"decision {d.name!r} is {named[d.name]!r}; legal: {', '.join(d.choices)}"
+                f"decision {d.name!r} is {named[d.name]!r}; "
+                f"legal: {', '.join(d.choices)}"
             )
     return [d.choices.index(named[d.name]) for d in spec.decisions]
 
@@ -239,7 +240,8 @@ class DecisionSpec:
                     for i in legal
                 )
                 raise ValueError(
-                    f"decision {t} {decision.name!r} is {value}; legal: {named or 'none'}"
+                    f"decision {t} {decision.name!r} is {value}; "
+                    f"legal: {named or 'none'}"
                 )
         return tuple(int(v) for v in values)
 
@@ -294,7 +296,7 @@ class DecisionSpec:
 
     @functools.cached_property
     def relaxed(self) -> dict[str, tuple[int, int]]:
-        """Shapes of the relaxed weights by group: one row a decision, padded choices."""
+        """Shapes of the relaxed weights by group: a row a decision, padded choices."""
         return {
             group: (len(members), max(self.num_choices[t] for t in members))
             for group, members in self.groups.items()
@@ -316,7 +318,7 @@ class DecisionSpec:
         }
 
     def derive(self, weights: Mapping[str, jax.Array]) -> jax.Array:
-        """Decodes relaxed weights: the heaviest legal choice of each decision, in order.
+        """Decodes relaxed weights: the heaviest legal choice of each decision in turn.
 
         Args:
           weights: as `relaxed`.

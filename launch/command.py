@@ -15,7 +15,6 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-
 _FOLDER = pathlib.Path(__file__).parent
 
 

@@ -1,6 +1,6 @@
-"""Describes an architecture: parameters, multiply-adds, decisions and a picture in text.
+"""Describes an architecture: parameters, multiply-adds, decisions, a picture in text.
 
-    python -m launch.describe --arch=NASNet-A-mobile [--json] [--config.space.channels=32]
+    python -m launch.describe --arch=NASNet-A-mobile [--json] [--config.space.cells=9]
     python -m launch.describe --config=configs/enas_micro_cifar10.py --arch=ARC
     python -m launch.describe --arch=runs/enas/result.json
 

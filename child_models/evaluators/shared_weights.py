@@ -4,7 +4,7 @@ ENAS, Pham et al. 2018 (https://arxiv.org/abs/1802.03268), section 2.2; SPOS, Gu
 2020, for recalibrated statistics.  Differs from ENAS' code: gradients are clipped
 before weight decay is added, as later work does.
 
-Shapes: B images a training step, S images a scoring batch, n architectures, T decisions.
+Shapes: B images a training step, S a scoring batch, n architectures, T decisions.
 """
 
 from collections.abc import Callable

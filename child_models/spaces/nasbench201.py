@@ -74,8 +74,8 @@ class Cell(nn.Module):
     Attributes:
       train: whether batch norm uses the statistics of the batch.
       affine: whether its batch norm has a scale and a bias.
-      fixed: the choices of a fixed child; None where they are an operand.  An attribute,
-        because a lifted scan or remat would trace an operand.
+      fixed: the choices of a fixed child; None where they are an operand.  It is an
+        attribute because a lifted scan or remat would trace an operand.
       dtype: of the computation.
     """
 

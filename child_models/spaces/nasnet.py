@@ -3,7 +3,7 @@
 Zoph et al., https://arxiv.org/abs/1707.07012.  A block takes five decisions, in the
 paper's order: two states (the output of the layer before, of the one before that, or of
 an earlier block), an op for each out of 13, and how they are combined.  With B = 5 that
-is 50 decisions; the ordered space has ``(prod_b (2 + b)^2 * 13^2 * 2)^2`` architectures.
+is 50 decisions, and ``(prod_b (2 + b)^2 * 13^2 * 2)^2`` ordered architectures.
 """
 
 import functools
@@ -130,7 +130,7 @@ def nasnet(
       classes: number of classes.
       blocks: B, blocks a cell.
       channels: F, of the first normal cells; doubled by each reduction.
-      cells: N, normal cells in total; reduction cells come before int(N/3) and int(2N/3).
+      cells: N, normal cells in total; reductions come before int(N/3) and int(2N/3).
       stem: "cifar", a 3x3 convolution; or "imagenet", a strided one and two reduction
         cells at F/4 and F/2.
       stem_multiplier: width of the stem, in F on CIFAR (default 3), in 32 on ImageNet
@@ -229,7 +229,7 @@ _NASNET_A = """{
 
 
 def _nasnet_a(image: tuple[int, int, int], **sizes: Any) -> Published:
-    """NASNet-A at some size; its cells return the states that the authors' code does."""
+    """NASNet-A at some size; its cells return the states that the authors' do."""
     concat = {"normal_concat": (1, 2, 3, 4, 5, 6), "reduce_concat": (3, 4, 5, 6)}
     decisions = nasnet_spec(5).decode(_NASNET_A)
     return Published("nasnet", {"blocks": 5, **sizes, **concat}, image, decisions)

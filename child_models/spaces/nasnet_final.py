@@ -1,8 +1,8 @@
 """The published networks of NASNet cells: NASNet-A, AmoebaNet and their like.
 
-Zoph et al., https://arxiv.org/abs/1707.07012, as the authors' TensorFlow-Slim code builds
+Zoph et al., https://arxiv.org/abs/1707.07012, as the authors' TensorFlow-Slim code has
 it.  A cell is data: which states and ops each block takes, and which states the cell
-returns.  State 0 is the output of the layer before, brought to F channels by ReLU-1x1-BN;
+returns.  State 0 is the layer before, brought to F channels by ReLU-1x1-BN;
 state 1 that of the layer before it, changed only where its size or channels differ.
 Padding is symmetric here, where Slim's strided convolutions pad at the end.
 """
@@ -77,7 +77,7 @@ def drop_probability(drop_path: float | jax.Array, layer: int, layers: int) -> A
 
 
 class Stem(nn.Module):
-    """3x3 convolution and batch norm: on CIFAR stride 1, on ImageNet stride 2, valid."""
+    """3x3 convolution, batch norm: on CIFAR stride 1, on ImageNet stride 2, valid."""
 
     features: int
     kind: str
@@ -98,7 +98,7 @@ class Stem(nn.Module):
 
 
 class Match(nn.Module):
-    """Brings a state that is returned to the size and channels of the others, no ReLU."""
+    """Brings a returned state to the size and channels of the others, no ReLU."""
 
     features: int
     height: int

@@ -1,6 +1,6 @@
 """The 13 operations of the NASNet space, and their combination.
 
-Zoph et al., https://arxiv.org/abs/1707.07012, section 3.2 and figure 2.  Structure as in
+Zoph et al., https://arxiv.org/abs/1707.07012, section 3.2 and figure 2.  Built as in
 the authors' TensorFlow code: separable convolutions are applied twice; a pool or an
 identity that must change the number of channels (or, for the identity, the size) gets a
 1x1 convolution.  Full convolutions larger than 1x1 have the bottleneck that the same
@@ -133,7 +133,7 @@ class Add(nn.Module):
 
 
 class Concat(nn.Module):
-    """Both states side by side, brought back to their width: 1x1 2F to F, batch norm."""
+    """Both states side by side, brought back to F: 1x1 2F to F, batch norm."""
 
     train: bool
     affine: bool = True

@@ -1,16 +1,16 @@
 """The NASNet space with shared weights.
 
 Every op of every block exists, under `choose`.  What differs from the published network
-(`nasnet_final`): a reduction cell reduces its two inputs first and has no strides inside;
-a stage (a reduction cell and the normal cells after it) has states of one shape, so that
-the ReLU-1x1-BN with which a final cell receives the layer before is applied by that layer,
-once, as a masked sum of one 1x1 kernel a state; the normal cell after a reduction sees
+(`nasnet_final`): a reduction cell reduces its inputs first and has no strides inside;
+a stage (a reduction cell and the normal cells after it) has states of one shape, so
+that the ReLU-1x1-BN with which a final cell receives the layer before is applied by
+that layer, once, as a masked sum of one 1x1 kernel a state; the normal cell after a reduction sees
 the reduced input of that cell as the layer before.
 
 Compilation is most of what 13 ops in 20 places a layer would cost, so one body of an op
 serves a whole stage: cells, blocks and the two sides of a block are lifted scans over
-stacked weights ``[cells, blocks, 2, ...]``, over the states in one buffer.  A fixed child
-is unrolled, and `unstack` cuts its weights out.
+stacked weights ``[cells, blocks, 2, ...]``, over the states in one buffer.  A fixed
+child is unrolled, and `unstack` cuts its weights out.
 """
 
 import itertools
@@ -123,8 +123,8 @@ class Side(nn.Module):
 class SearchBlock(nn.Module):
     """One block: ``((states, drop), (number, block)) -> ((states, drop), None)``.
 
-    The states are a list where the block is fixed, else a buffer ``[blocks + 2, B, H, W,
-    F]`` whose entry 2 + number is written.
+    The states are a list where the block is fixed, else a buffer
+    ``[blocks + 2, B, H, W, F]`` whose entry 2 + number is written.
     """
 
     common: Common

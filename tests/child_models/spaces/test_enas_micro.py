@@ -138,7 +138,8 @@ def test_genotype_lists_pairs_in_node_order():
     assert text == (
         "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1),"
         " ('sep_conv_5x5', 2), ('avg_pool_3x3', 0)], normal_concat=[3],"
-        " reduce=[('max_pool_3x3', 0), ('avg_pool_3x3', 1), ('max_pool_3x3', 1), ('max_pool_3x3', 1)],"
+        " reduce=[('max_pool_3x3', 0), ('avg_pool_3x3', 1),"
+        " ('max_pool_3x3', 1), ('max_pool_3x3', 1)],"
         " reduce_concat=[2, 3])"
     )
     nested = (

@@ -1,6 +1,6 @@
 """The NASNet space: sizes, published counts, text, layout, drop-path.
 
-That the three bindings of the search form agree is tested with those of the other spaces.
+That the bindings of the search form agree is tested with those of the other spaces.
 """
 
 import math
@@ -255,7 +255,9 @@ def test_returned_states_are_those_that_the_fixed_child_leaves_unused(tiny):
     spec = tiny.spec
     share = jax.jit(lambda d: _returned(tiny.bind(d)["reduce"], None))
     relaxed = jax.jit(
-        lambda w, l: _returned(tiny.bind({"weights": w, "live": l})["reduce"], None)
+        lambda w, live: _returned(
+            tiny.bind({"weights": w, "live": live})["reduce"], None
+        )
     )
     for key in jax.random.split(jax.random.key(2), 10):
         decisions = spec.sample(key)

@@ -4,8 +4,8 @@ Every op of every block exists, under `choose`.  What differs from the published
 (`nasnet_final`): a reduction cell reduces its inputs first and has no strides inside;
 a stage (a reduction cell and the normal cells after it) has states of one shape, so
 that the ReLU-1x1-BN with which a final cell receives the layer before is applied by
-that layer, once, as a masked sum of one 1x1 kernel a state; the normal cell after a reduction sees
-the reduced input of that cell as the layer before.
+that layer, once, as a masked sum of one 1x1 kernel a state; the normal cell after a
+reduction sees the reduced input of that cell as the layer before.
 
 Compilation is most of what 13 ops in 20 places a layer would cost, so one body of an op
 serves a whole stage: cells, blocks and the two sides of a block are lifted scans over

@@ -233,17 +233,16 @@ class _Network(nn.Module):
         size, width = self.hidden, self.width
         linear = len(self.static.linear_groups)
         attention = len(self.static.attention_groups)
-        self.cells = [
-            nn.OptimizedLSTMCell(
-                size,
-                kernel_init=uniform,
-                recurrent_kernel_init=uniform,
-                dtype=self.dtype,
-                param_dtype=self.dtype,
+        # One matrix a layer for all gates of x and h: flax's cells hold eight, which
+        # take several times as long to compile, with the optimiser's moments of each.
+        self.gates = [
+            nn.Dense(
+                4 * size, kernel_init=uniform, dtype=self.dtype, param_dtype=self.dtype
             )
             for _ in range(self.layers)
         ]
-        self.first_input = self.param("first_input", uniform, (size,))
+        # The first input, what follows a skip not taken, and M anchors.
+        self.learned = self.param("learned", uniform, (2 + self.static.inputs, size))
         if linear:
             self.head = self.param("head", uniform, (linear, size, width))
             self.head_bias = self.param(
@@ -251,27 +250,21 @@ class _Network(nn.Module):
             )
             self.embedding = self.param("embedding", uniform, (linear, width, size))
         if attention:
-            self.anchors = self.param("anchors", uniform, (self.static.inputs, size))
-            self.no_skip = self.param("no_skip", uniform, (size,))
-            self.attend_anchor = self.param(
-                "attend_anchor", uniform, (attention, size, size)
+            self.attention = self.param(
+                "attention", uniform, (attention, 2, size, size)
             )
-            self.attend_state = self.param(
-                "attend_state", uniform, (attention, size, size)
-            )
-            self.attend_out = self.param("attend_out", uniform, (attention, size))
+            self.attention_out = self.param("attention_out", uniform, (attention, size))
 
     def first_step(self, row: Rows, mask: jax.Array):
         """Touches every parameter."""
         return self(self.start(), row, mask, jnp.argmax)
 
     def start(self):
-        """LSTM states by layer, the first input [H], anchors [M + N + 1, H]."""
+        """LSTM states (c, h) by layer, the first input [H], anchors [M + N + 1, H]."""
         zeros = jnp.zeros(self.hidden, self.dtype)
-        anchors = jnp.zeros((self.static.nodes + 1, self.hidden), self.dtype)
-        if self.static.inputs:
-            anchors = jnp.concatenate([self.anchors, anchors])
-        return [(zeros, zeros)] * self.layers, self.first_input, anchors
+        nodes = jnp.zeros((self.static.nodes + 1, self.hidden), self.dtype)
+        anchors = jnp.concatenate([self.learned[2:], nodes])
+        return [(zeros, zeros)] * self.layers, self.learned[0], anchors
 
     def __call__(self, state, row: Rows, mask: jax.Array, pick):
         """Takes one decision.
@@ -287,9 +280,11 @@ class _Network(nn.Module):
         """
         cells, x, anchors = state
         new_cells = []
-        for cell, carry in zip(self.cells, cells, strict=True):
-            carry, x = cell(carry, x)
-            new_cells.append(carry)
+        for gates, (c, h) in zip(self.gates, cells, strict=True):
+            i, f, g, o = jnp.split(gates(jnp.concatenate([x, h])), 4)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            x = jax.nn.sigmoid(o) * jnp.tanh(c)
+            new_cells.append((c, x))
         logits = jnp.where(mask, self._logits(x, anchors, row), -jnp.inf)
         choice = pick(logits).astype(jnp.int32)
         anchors = anchors.at[row.node].set(x)
@@ -301,9 +296,10 @@ class _Network(nn.Module):
         if self.static.linear_groups:
             logits = h @ self.head[row.head] + self.head_bias[row.head]
         if self.static.attention_groups:
-            keys = anchors[row.targets] @ self.attend_anchor[row.head]  # [V, H]
-            query = h @ self.attend_state[row.head]
-            scores = jnp.tanh(keys + query[None]) @ self.attend_out[row.head]
+            of_anchor, of_state = self.attention[row.head]
+            query = h @ of_state
+            keys = anchors[row.targets] @ of_anchor  # [V, H]
+            scores = jnp.tanh(keys + query[None]) @ self.attention_out[row.head]
             # A skip names its node twice: both scores are q.
             no = row.skip & (jnp.arange(self.width) == 0)
             logits = jnp.where(row.attends, jnp.where(no, -scores, scores), logits)
@@ -315,12 +311,12 @@ class _Network(nn.Module):
         return constant * jnp.tanh(logits)
 
     def _next_input(self, anchors, row, choice):
-        x = self.first_input
+        x = self.learned[0]
         if self.static.linear_groups:
             x = self.embedding[row.head, choice]
         if self.static.attention_groups:
             skipped = row.skip & (choice == 0)
-            chosen = jnp.where(skipped, self.no_skip, anchors[row.targets[choice]])
+            chosen = jnp.where(skipped, self.learned[1], anchors[row.targets[choice]])
             x = jnp.where(row.attends, chosen, x)
         return x
 

@@ -65,6 +65,7 @@ class Net(nn.Module):
 
     form: str = "scan"
     options: dict = nn.FrozenDict()
+    cells: int = CELLS
 
     @nn.compact
     def __call__(self, choices, x, train=True):
@@ -80,7 +81,7 @@ class Net(nn.Module):
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
-            length=CELLS,
+            length=self.cells,
         )
         return scanned(fixed, self.options, name="cells")(x, operand)[0]
 
@@ -105,7 +106,7 @@ class Case:
     """A net, its variables and its compiled functions."""
 
     def __init__(self, form):
-        self.net = net = Net(form)
+        self.net = net = Net(form, cells=1 if form == "loop" else CELLS)
         self.x = x = jax.random.normal(jax.random.key(1), (4, *IMAGE))
         init = jax.jit(net.init)
         self.variables = init(jax.random.key(0), sampled(0, 0), x)
@@ -127,14 +128,25 @@ class Case:
         self.run = jax.jit(jax.value_and_grad(counted, has_aux=True))
 
 
-@pytest.fixture(scope="module", params=["loop", "scan", "remat"])
-def case(request):
-    return Case(request.param)
-
-
 @pytest.fixture(scope="module")
-def scanned():
-    return Case("scan")
+def cases():
+    return {form: Case(form) for form in ("loop", "scan", "remat")}
+
+
+@pytest.fixture(params=["loop", "scan", "remat"])
+def case(cases, request):
+    return cases[request.param]
+
+
+@pytest.fixture
+def scanned(cases):
+    return cases["scan"]
+
+
+@pytest.fixture
+def single(cases):
+    """One cell."""
+    return cases["loop"]
 
 
 # ---- the three bindings -------------------------------------------------------------
@@ -190,7 +202,7 @@ def test_one_compilation_for_all_decisions(scanned):
 
 
 def edge_of(case, tree):
-    return tree["cells" if "cells" in tree else "cell_1"]["edge"]
+    return tree["cells" if "cells" in tree else "cell_0"]["edge"]
 
 
 def test_what_was_not_sampled_gets_a_gradient_of_exactly_zero(case):
@@ -211,26 +223,26 @@ def test_only_the_sampled_branch_updates_its_batch_statistics(case):
     assert tree_max(moved) > 1e-3
 
 
-def test_dead_branches_neither_run_nor_learn(scanned):
+def test_dead_branches_neither_run_nor_learn(single):
     op = Weighted(jnp.array([0.0, 0.3, 0.7]), jnp.array([True, True, False]))
     _, source = one_hot((0, 1))
     poison = jax.tree_util.tree_map_with_path(
-        lambda path, a: a * jnp.nan if "branch_2" in str(path) else a, scanned.params
+        lambda path, a: a * jnp.nan if "branch_2" in str(path) else a, single.params
     )
 
     def loss(weight, params):
-        return scanned.loss(params, (Weighted(weight, op.live), source))[0]
+        return single.loss(params, (Weighted(weight, op.live), source))[0]
 
     value, (by_weight, by_params) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(
         op.weight, poison
     )
     assert np.isfinite(value)
     assert by_weight[2] == 0
-    assert tree_max(edge_of(scanned, by_params)["branch_2"]) == 0
+    assert tree_max(edge_of(single, by_params)["branch_2"]) == 0
     # Branch 0 is live: its weight of 0 has a gradient, the sum of output x cotangent.
     assert abs(by_weight[0]) > 1e-3
     # Branch 1, alone with a weight above 0, learns.
-    assert tree_max(edge_of(scanned, by_params)["branch_1"]) > 1e-3
+    assert tree_max(edge_of(single, by_params)["branch_1"]) > 1e-3
 
 
 def test_no_gradient_reaches_a_live_branch_of_weight_zero_but_its_weight_learns():
@@ -309,7 +321,7 @@ def test_dropout_differs_between_scanned_cells_and_is_repeatable():
 
 
 def test_bfloat16_inside_branches_keeps_float32_parameters():
-    net = Net("scan", nn.FrozenDict({"dtype": jnp.bfloat16}))
+    net = Net("loop", nn.FrozenDict({"dtype": jnp.bfloat16}), cells=1)
     x = jax.random.normal(jax.random.key(1), (4, *IMAGE), jnp.bfloat16)
     choices = sampled(2, 1)
     variables = jax.jit(net.init)(jax.random.key(0), choices, x)
@@ -335,16 +347,16 @@ def test_bfloat16_inside_branches_keeps_float32_parameters():
 # ---- derivatives of derivatives -----------------------------------------------------
 
 
-def test_grad_of_grad_and_jvp_of_grad_equal_those_of_the_fixed_child(scanned):
+def test_grad_of_grad_and_jvp_of_grad_equal_those_of_the_fixed_child(single):
     choices = (1, 1)
-    child = extract(scanned.net, choices, scanned.variables, IMAGE)
+    child = extract(single.net, choices, single.variables, IMAGE)
 
     def fixed_loss(params):
         variables = {**child, "params": params}
-        return jnp.sum(jnp.sin(scanned.net.apply(variables, choices, scanned.x)))
+        return jnp.sum(jnp.sin(single.net.apply(variables, choices, single.x)))
 
     def shared_loss(params):
-        return scanned.loss(params, sampled(*choices))[0]
+        return single.loss(params, sampled(*choices))[0]
 
     def second_order(loss):
         def both(params, tangent):
@@ -364,24 +376,24 @@ def test_grad_of_grad_and_jvp_of_grad_equal_those_of_the_fixed_child(scanned):
         return jax.jit(both)
 
     def cut(params):
-        variables = {"params": params, "batch_stats": scanned.stats}
-        return extract(scanned.net, choices, variables, IMAGE)["params"]
+        variables = {"params": params, "batch_stats": single.stats}
+        return extract(single.net, choices, variables, IMAGE)["params"]
 
-    tangent = jax.tree.map(lambda a: jnp.cos(7 * a), scanned.params)
-    forward, reverse = second_order(shared_loss)(scanned.params, tangent)
+    tangent = jax.tree.map(lambda a: jnp.cos(7 * a), single.params)
+    forward, reverse = second_order(shared_loss)(single.params, tangent)
     expected, _ = second_order(fixed_loss)(child["params"], cut(tangent))
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3)
     jax.tree.map(close, forward, reverse)
     jax.tree.map(close, cut(forward), expected)
 
 
-def test_gradient_of_a_relaxed_gradient_is_finite_and_symmetric(scanned):
+def test_gradient_of_a_relaxed_gradient_is_finite_and_symmetric(single):
     live = jnp.ones(BRANCHES, bool)
     _, source = one_hot((0, 0))
     weight = jnp.array([0.2, 0.3, 0.5])
 
     def loss(weight):
-        return scanned.loss(scanned.params, (Weighted(weight, live), source))[0]
+        return single.loss(single.params, (Weighted(weight, live), source))[0]
 
     hessian = np.asarray(jax.jit(jax.jacrev(jax.grad(loss)))(weight))
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-3, atol=1e-3)
@@ -393,32 +405,35 @@ def test_gradient_of_a_relaxed_gradient_is_finite_and_symmetric(scanned):
 
 def test_a_sampled_step_holds_one_path():
     """Temporary memory of a gradient: own VJP against JAX's VJP of lax.switch."""
-    depth, branches, width = 6, 8, 64
+    widths, layers = range(32, 257, 32), 4  # no two branches have residuals of one shape
 
     def branch(i, weights, _):
         x, kernels = weights
-        for kernel in kernels[i]:
-            x = jnp.tanh(x @ kernel)
+        for down, up in kernels[i]:
+            x = jnp.tanh(x @ down) @ up
         return x
 
-    functions = [partial(branch, i) for i in range(branches)]
-    x = jnp.ones((512, width))
-    kernels = [[jnp.eye(width)] * depth for _ in range(branches)]
+    branches = tuple(partial(branch, i) for i in range(len(widths)))
+    x = jax.ShapeDtypeStruct((512, 8), jnp.float32)
+    kernels = [
+        [[jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, w), (w, 8))]] * layers
+        for w in widths
+    ]
 
     def temporary(apply):
         def loss(weights, index):
             return jnp.sum(apply(index, weights) ** 2)
 
-        gradient = jax.jit(jax.grad(loss))
-        compiled = gradient.lower((x, kernels), jnp.int32(0)).compile()
+        index = jax.ShapeDtypeStruct((), jnp.int32)
+        compiled = jax.jit(jax.grad(loss)).lower((x, kernels), index).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    own = temporary(lambda i, w: switch(tuple(functions), i, w, None))
-    by_jax = temporary(lambda i, w: jax.lax.switch(i, functions, w, None))
-    alone = temporary(lambda i, w: branch(0, w, None))
-    print(own, by_jax, alone)
-    assert own < by_jax / 3
-    assert own < 3 * alone
+    own = temporary(lambda i, w: switch(branches, i, w, None))
+    by_jax = temporary(lambda i, w: jax.lax.switch(i, branches, w, None))
+    widest = temporary(lambda i, w: branch(len(widths) - 1, w, None))
+    print(own, by_jax, widest)
+    assert own < 1.5 * widest
+    assert own < by_jax / 2
 
 
 def test_branches_of_unequal_shape_are_refused():

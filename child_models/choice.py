@@ -152,6 +152,9 @@ class Choose(nn.Module):
             )
         dtype = jnp.result_type(*(s.dtype for s in shapes))
 
+        if initializing:  # only shapes matter, and a conditional is slow to compile
+            return jnp.zeros(shapes[0].shape, dtype)
+
         def branch(i, differentiable, other):
             out, stats = run(i, differentiable, other)
             return out.astype(dtype), stats
@@ -163,7 +166,7 @@ class Choose(nn.Module):
             out, new_stats = self._weighted_sum(
                 branches, choice, differentiable, other, shapes[0].shape, dtype
             )
-        if keep_stats and not initializing:
+        if keep_stats:
             for i, value in enumerate(new_stats):
                 if value:
                     self.put_variable("batch_stats", f"branch_{i}", value)

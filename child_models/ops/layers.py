@@ -17,6 +17,7 @@ from flax.linen.dtypes import promote_dtype
 
 from child_models.ops.convolution import conv2d, depthwise_conv2d
 from child_models.ops.counting import report_macs
+from child_models.ops.initializers import he_kernel
 from child_models.ops.normalization import BatchNorm
 from child_models.ops.pooling import avg_pool, max_pool
 from child_models.ops.window import Pair, pair
@@ -34,7 +35,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     padding: str = "same"
     dtype: Any = None
-    kernel_init: Callable[..., jax.Array] = nn.initializers.he_normal()
+    kernel_init: Callable[..., jax.Array] = he_kernel
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,13 +54,6 @@ class Conv(nn.Module):
         return _add_bias(self, y) if self.use_bias else y
 
 
-def _depthwise_normal(key, shape, dtype=jnp.float32):
-    """He et al.'s normal, for which a channel's fan-in is its own taps."""
-    *size, channels = shape
-    kernel = nn.initializers.he_normal()(key, (*size, 1, channels), dtype)
-    return kernel.reshape(shape)
-
-
 class DepthwiseConv(nn.Module):
     """Convolution of each channel by itself.  Parameter "kernel" ``[kh, kw, C]``."""
 
@@ -67,7 +61,7 @@ class DepthwiseConv(nn.Module):
     strides: Size = 1
     dilation: Size = 1
     dtype: Any = None
-    kernel_init: Callable[..., jax.Array] = _depthwise_normal
+    kernel_init: Callable[..., jax.Array] = he_kernel
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -4,8 +4,7 @@ Pham et al., Efficient Neural Architecture Search via Parameter Sharing,
 https://arxiv.org/abs/1802.03268, and the authors' code, melodyguan/enas.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -61,20 +60,6 @@ class AuxiliaryHead(nn.Module):
         x = BatchNorm(True, dtype=self.dtype)(x)
         x = linear(self.classes, nn.relu(x)[:, 0, 0], name="linear", dtype=self.dtype)
         return x.astype(jnp.float32)
-
-
-def he_normal(fan_in: int) -> Callable[..., jax.Array]:
-    """Initialiser: normal, truncated at two deviations, of variance 2 / fan_in.
-
-    It draws a vector and reshapes it: XLA takes many times as long to compile a draw of
-    four or five axes.
-    """
-
-    def init(key, shape, dtype=jnp.float32):
-        draw = jax.random.truncated_normal(key, -2.0, 2.0, (math.prod(shape),), dtype)
-        return (math.sqrt(2 / fan_in) / 0.87962566 * draw).reshape(shape)
-
-    return init
 
 
 def stage_lengths(layers: int) -> tuple[int, int, int]:

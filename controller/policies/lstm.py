@@ -233,11 +233,13 @@ class _Network(nn.Module):
         size, width = self.hidden, self.width
         linear = len(self.static.linear_groups)
         attention = len(self.static.attention_groups)
-        # One matrix a layer for all gates of x and h: flax's cells hold eight, which
-        # take several times as long to compile, with the optimiser's moments of each.
-        self.gates = [
-            nn.Dense(
-                4 * size, kernel_init=uniform, dtype=self.dtype, param_dtype=self.dtype
+        self.cells = [
+            nn.OptimizedLSTMCell(
+                size,
+                kernel_init=uniform,
+                recurrent_kernel_init=uniform,
+                dtype=self.dtype,
+                param_dtype=self.dtype,
             )
             for _ in range(self.layers)
         ]
@@ -280,11 +282,9 @@ class _Network(nn.Module):
         """
         cells, x, anchors = state
         new_cells = []
-        for gates, (c, h) in zip(self.gates, cells, strict=True):
-            i, f, g, o = jnp.split(gates(jnp.concatenate([x, h])), 4)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            x = jax.nn.sigmoid(o) * jnp.tanh(c)
-            new_cells.append((c, x))
+        for cell, carry in zip(self.cells, cells, strict=True):
+            carry, x = cell(carry, x)
+            new_cells.append(carry)
         logits = jnp.where(mask, self._logits(x, anchors, row), -jnp.inf)
         choice = pick(logits).astype(jnp.int32)
         anchors = anchors.at[row.node].set(x)
@@ -324,8 +324,8 @@ class _Network(nn.Module):
         log_probs = jax.nn.log_softmax(logits)
         finite = jnp.where(mask, log_probs, 0)  # 0 log 0 = 0, and no NaN in gradients
         probs = jnp.where(mask, jnp.exp(log_probs), 0)
-        prior = (math.log(1 - self.skip_target), math.log(self.skip_target))
-        prior = jnp.zeros(self.width, self.dtype).at[: len(prior)].set(jnp.array(prior))
+        prior = [math.log(1 - self.skip_target), math.log(self.skip_target)]
+        prior = jnp.array(prior + [0.0] * self.width, self.dtype)[: self.width]
         weight = row.skip_weight.astype(self.dtype)
         return Evaluation(
             log_prob=log_probs[choice],

@@ -20,7 +20,7 @@ class Rows(NamedTuple):
     head: np.ndarray  # int32[T], of the group's weights among those of its kind
     targets: np.ndarray  # int32[T, V], rows of the anchors behind the choices
     skip: np.ndarray  # bool[T]
-    skip_weight: np.ndarray  # float32[T], 1 / nodes with skips; 0 for other decisions
+    skip_weight: np.ndarray  # float[T], 1 / nodes with skips; 0 for other decisions
     node: np.ndarray  # int32[T], row of the anchors that the step overwrites
 
 
@@ -71,7 +71,7 @@ def tables(spec: DecisionSpec) -> Tables:
         ),
         targets=targets,
         skip=skip,
-        skip_weight=(skip / max(with_skips, 1)).astype(np.float32),
+        skip_weight=skip / max(with_skips, 1),
         node=np.array([anchors.get(d.node, len(anchors)) for d in decisions], np.int32),
     )
     return Tables(

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The config; see `common` for the argument."""
     config = common.base()
     config.data.update(name="digits", validation=360)
-    config.space.update(name="enas_micro", nodes=3, channels=8, layers=3, dropout=0.0)
+    config.space.update(name="enas_micro", nodes=3, channels=8, layers=2, dropout=0.0)
     config.strategy.update(
         name="reinforce",
         learning_rate=3.5e-3,
@@ -35,10 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
         pad=1,
     )
     config.schedule.update(
-        child_steps=17, policy_steps=10, samples=6, warmup_rounds=10, uniform=0.2
+        child_steps=17, policy_steps=10, samples=6, warmup_rounds=15, uniform=0.2
     )
     config.derive.n = 20
-    config.train.update(rounds=30, checkpoint_seconds=20.0)
+    config.train.update(rounds=60, checkpoint_seconds=20.0)
     config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05, pad=1)
     smoke = {"space": {"nodes": 2, "channels": 4, "layers": 1}}
     return common.vary(config, arg, smoke)

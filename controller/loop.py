@@ -187,11 +187,19 @@ def make_loop(
             failed_decisions=jnp.zeros(spec.length, jnp.int32),
         )
 
-    tick = functools.partial(_tick, spec, strategy, evaluator, schedule)
+    child_tick = functools.partial(_child_tick, spec, strategy, evaluator, schedule)
+    policy_tick = functools.partial(_policy_tick, strategy, evaluator, schedule)
 
     def run(state, data, ticks):
-        row = jax.eval_shape(tick, state, data)[1]
-        log = jax.tree.map(lambda r: jnp.zeros((max_ticks, *r.shape), r.dtype), row)
+        shapes = (
+            jax.eval_shape(child_tick, state, data)[1],
+            jax.eval_shape(policy_tick, state, data)[1],
+        )
+        blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        log = jax.tree.map(
+            lambda r: jnp.zeros((max_ticks, *r.shape), r.dtype),
+            _row(jnp.int32(0), jnp.array(False), *blank),
+        )
         limit = jnp.minimum(ticks, max_ticks)
 
         def unfinished(carry):
@@ -200,13 +208,27 @@ def make_loop(
 
         def body(carry):
             state, count, log = carry
-            state, row = tick(state, data)
+            child_steps, ticks_in_round, _ = _phase(schedule, state.round)
+            learn = state.tick >= child_steps
+            new, (child, policy) = jax.lax.cond(
+                learn,
+                lambda s: _second(policy_tick(s, data), blank[0]),
+                lambda s: _first(child_tick(s, data), blank[1]),
+                state,
+            )
+            row = _row(state.round, learn, child, policy)
             log = jax.tree.map(lambda buffer, r: buffer.at[count].set(r), log, row)
-            return state, count + 1, log
+            last = state.tick + 1 >= ticks_in_round
+            new = new.replace(
+                step=state.step + 1,
+                round=state.round + last,
+                tick=jnp.where(last, 0, state.tick + 1),
+            )
+            return new, count + 1, log
 
         start = (state, jnp.int32(0), log)
         state, count, log = jax.lax.while_loop(unfinished, body, start)
-        return state, Log(count, **log)
+        return state, log._replace(count=count)
 
     compiled_init = jax.jit(init)
     compiled_run = jax.jit(run, donate_argnums=0)
@@ -221,65 +243,64 @@ def make_loop(
     )
 
 
-def _tick(spec, strategy, evaluator, schedule, state, data):
-    """One child step or one policy step, and its row of the log."""
+def _phase(schedule, round):
+    """Child steps, all ticks of a round, and the uniform share, at a traced round."""
     phases = schedule.phases
-    ends = jnp.cumsum(jnp.array([phase.rounds for phase in phases]))
-    index = jnp.searchsorted(ends, state.round, side="right")
-    index = jnp.minimum(index, len(phases) - 1)
+    # Where the last phase ends is not part of the program: it may be prolonged.
+    ends = jnp.cumsum(jnp.array([phase.rounds for phase in phases[:-1]], jnp.int32))
+    index = jnp.searchsorted(ends, round, side="right")
     child_steps = jnp.array([phase.child_steps for phase in phases])[index]
     policy_steps = jnp.array([phase.policy_steps for phase in phases])[index]
     uniform = jnp.array([phase.uniform for phase in phases])[index]
+    return child_steps, child_steps + policy_steps, uniform
+
+
+def _child_tick(spec, strategy, evaluator, schedule, state, data):
+    """Trains weights once: the next state, and metrics."""
     key = jax.random.fold_in(state.key, state.step)
+    uniform = _phase(schedule, state.round)[2]
+    propose = functools.partial(_mixed, spec, strategy, state.strategy, uniform)
+    new, metrics = evaluator.improve(key, state.evaluator, data, propose)
+    decisions = metrics.pop("decisions")
+    state = _mark_failure(state, ~jnp.isfinite(metrics["loss"]), decisions)
+    return state.replace(evaluator=new), metrics
 
-    def improve(state):
-        propose = functools.partial(_mixed, spec, strategy, state.strategy, uniform)
-        new, metrics = evaluator.improve(key, state.evaluator, data, propose)
-        decisions = metrics.pop("decisions")
-        state = _mark_failure(state, ~jnp.isfinite(metrics["loss"]), decisions)
-        return state.replace(evaluator=new), metrics
 
-    def learn(state):
-        propose_key, evaluate_key, update_key = jax.random.split(key, 3)
-        proposal, policy = strategy.propose(
-            propose_key, state.strategy, schedule.samples
-        )
-        new, trial = evaluator.evaluate(evaluate_key, state.evaluator, data, proposal)
-        bad = trial.valid & ~jnp.isfinite(trial.reward)
-        policy, metrics = strategy.update(update_key, policy, trial)
-        state = _mark_failure(state, bad.any(), proposal.decisions[jnp.argmax(bad)])
-        state = _remember(state.replace(strategy=policy, evaluator=new), trial)
-        return state, (metrics, trial)
+def _policy_tick(strategy, evaluator, schedule, state, data):
+    """Scores samples and learns from them: the next state, metrics and the trial."""
+    key = jax.random.fold_in(state.key, state.step)
+    propose_key, evaluate_key, update_key = jax.random.split(key, 3)
+    proposal, policy = strategy.propose(propose_key, state.strategy, schedule.samples)
+    new, trial = evaluator.evaluate(evaluate_key, state.evaluator, data, proposal)
+    bad = trial.valid & ~jnp.isfinite(trial.reward)
+    policy, metrics = strategy.update(update_key, policy, trial)
+    state = _mark_failure(state, bad.any(), proposal.decisions[jnp.argmax(bad)])
+    state = _remember(state.replace(strategy=policy, evaluator=new), trial)
+    return state, (metrics, trial)
 
-    blank = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype),
-        (jax.eval_shape(improve, state)[1], jax.eval_shape(learn, state)[1]),
+
+def _first(out, blank):
+    return out[0], (out[1], blank)
+
+
+def _second(out, blank):
+    return out[0], (blank, out[1])
+
+
+def _row(round, learn, child, policy):
+    """One tick's row of the log."""
+    metrics, trial = policy
+    return Log(
+        count=(),
+        round=round,
+        learn=learn,
+        child=child,
+        policy=metrics,
+        decisions=trial.proposal.decisions,
+        reward=trial.reward,
+        valid=trial.valid,
+        log_prob=trial.proposal.log_prob,
     )
-    is_learn = state.tick >= child_steps
-    start = state.round
-    state, (child, (policy, trial)) = jax.lax.cond(
-        is_learn,
-        lambda s: (lambda out: (out[0], (blank[0], out[1])))(learn(s)),
-        lambda s: (lambda out: (out[0], (out[1], blank[1])))(improve(s)),
-        state,
-    )
-    last = state.tick + 1 >= child_steps + policy_steps
-    row = {
-        "round": start,
-        "learn": is_learn,
-        "child": child,
-        "policy": policy,
-        "decisions": trial.proposal.decisions,
-        "reward": trial.reward,
-        "valid": trial.valid,
-        "log_prob": trial.proposal.log_prob,
-    }
-    state = state.replace(
-        step=state.step + 1,
-        round=state.round + last,
-        tick=jnp.where(last, 0, state.tick + 1),
-    )
-    return state, row
 
 
 def _mixed(spec, strategy, strategy_state, uniform, key, n):

@@ -44,7 +44,7 @@ class Display:
         self._printed = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            style = "{l_bar}{bar:20}| {postfix}"
+            style = "{percentage:3.0f}%|{bar:20}| {desc}"
             self._bar = tqdm(total=total, initial=start[0], bar_format=style)
 
     def __enter__(self) -> "Display":
@@ -77,7 +77,7 @@ class Display:
             self._writer.add_scalar(tag, value, record["round"])
         line = describe(record, best, left)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"round {number}/{self._rounds}  {line}")
+            self._bar.set_description_str(f"round {number}/{self._rounds}  {line}")
         elif number % self._log_every == 0 or number == self._rounds:
             self._print(f"round {number}/{self._rounds}  {line}")
 

@@ -7,8 +7,6 @@ one checkpoint, so that a search that was stopped anywhere goes on bit for bit.
 
 import dataclasses
 import os
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +25,9 @@ from launch.display import Display
 from launch.planner import Planner
 from launch.rounds import Rounds, collapse
 from launch.settings import config_sha256
+from launch.signals import Signals
 from launch.store import Store
-from launch.workdir import cache_folder, open_workdir, read_json, write_json
+from launch.workdir import cache_folder, commit, open_workdir, read_json, write_json
 
 
 class SearchFailed(UserError):
@@ -65,7 +64,7 @@ def search(
     with (
         Checkpoints(workdir / "checkpoints", keep=train.keep) as checkpoints,
         Store(workdir, train.seed) as store,
-        _Signals() as signals,
+        Signals() as signals,
     ):
         run = _Run(built, config, workdir, checkpoints, store, signals)
         run.restore()
@@ -85,27 +84,6 @@ def prepare_jax(config: ConfigDict) -> None:
     flag = "--xla_gpu_deterministic_ops=true"
     if config.train.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-
-
-class _Signals:
-    """Notes SIGINT and SIGTERM; a second one acts at once."""
-
-    caught: int | None = None
-
-    def __enter__(self) -> "_Signals":
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.caught = number
-        signal.signal(number, self._before[number])
 
 
 @dataclasses.dataclass
@@ -288,7 +266,8 @@ class _Run:
             "best_reward": progress.best,
             "compile_seconds": progress.compile_seconds,
             "device": jax.devices()[0].device_kind,
-            "versions": {"jax": jax.__version__},
+            "jax": jax.__version__,
+            "commit": commit(),
         }
 
 

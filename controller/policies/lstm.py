@@ -33,6 +33,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
+from jax.flatten_util import ravel_pytree
 
 from controller.policies.tables import Rows, Tables, choice_bias, tables
 from controller.spec import DecisionSpec
@@ -131,10 +133,9 @@ def lstm_policy(
         constants=constants,
         temperature=temperature,
         skip_target=skip_target,
-        init_scale=init_scale,
         dtype=jnp.dtype(dtype),
     )
-    return _policy(spec, static.rows, network)
+    return _policy(spec, static.rows, network, init_scale)
 
 
 def policy_from_options(
@@ -153,11 +154,14 @@ def policy_from_options(
     return lstm_policy(spec, **options)
 
 
-def _policy(spec: DecisionSpec, rows: Rows, network: "_Network") -> Policy:
+def _policy(
+    spec: DecisionSpec, rows: Rows, network: "_Network", init_scale: float
+) -> Policy:
     def init(key):
         first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), rows)
         mask = jnp.ones(spec.max_choices, bool)
-        return network.init(key, first, mask, method="first_step")["params"]
+        params = network.init(key, first, mask, method="first_step")["params"]
+        return _draw_weights(key, params, init_scale)
 
     def rollout(params, pick, draws):
         """Takes all decisions of one architecture.
@@ -170,7 +174,7 @@ def _policy(spec: DecisionSpec, rows: Rows, network: "_Network") -> Policy:
         Returns:
           int32[T] and an Evaluation of arrays [T].
         """
-        variables = {"params": params}
+        variables = {"params": jax.tree.map(jnp.asarray, params)}
 
         def step(carry, inputs):
             state, prefix = carry
@@ -211,8 +215,20 @@ def _policy(spec: DecisionSpec, rows: Rows, network: "_Network") -> Policy:
     return Policy(init, sample, evaluate, greedy)
 
 
+def _draw_weights(key, params, scale):
+    """Draws all but biases uniformly; at once, as each draw is slow to compile."""
+    flat = traverse_util.flatten_dict(params)
+    weights = {k: v for k, v in flat.items() if not k[-1].endswith("bias")}
+    values, unravel = ravel_pytree(weights)
+    drawn = jax.random.uniform(key, values.shape, values.dtype, -scale, scale)
+    return traverse_util.unflatten_dict(flat | unravel(drawn))
+
+
 class _Network(nn.Module):
-    """One step of the policy; its attributes are as the arguments of `lstm_policy`."""
+    """One step of the policy; its attributes are as the arguments of `lstm_policy`.
+
+    Weights start at 0, to be drawn by `_draw_weights`.
+    """
 
     static: Tables
     width: int  # V
@@ -222,40 +238,38 @@ class _Network(nn.Module):
     constants: tuple[float, float] | None  # of the tanh: without targets, with targets
     temperature: float
     skip_target: float
-    init_scale: float
     dtype: Any
 
     def setup(self):
-        def uniform(key, shape, dtype=self.dtype):
-            scale = self.init_scale
-            return jax.random.uniform(key, shape, dtype, -scale, scale)
-
+        zeros, dtype = nn.initializers.zeros, self.dtype
         size, width = self.hidden, self.width
         linear = len(self.static.linear_groups)
         attention = len(self.static.attention_groups)
         self.cells = [
             nn.OptimizedLSTMCell(
                 size,
-                kernel_init=uniform,
-                recurrent_kernel_init=uniform,
-                dtype=self.dtype,
-                param_dtype=self.dtype,
+                kernel_init=zeros,
+                recurrent_kernel_init=zeros,
+                dtype=dtype,
+                param_dtype=dtype,
             )
             for _ in range(self.layers)
         ]
+
+        def weights(name, *shape):
+            return self.param(name, zeros, shape, dtype)
+
         # The first input, what follows a skip not taken, and M anchors.
-        self.learned = self.param("learned", uniform, (2 + self.static.inputs, size))
+        self.learned = weights("learned", 2 + self.static.inputs, size)
         if linear:
-            self.head = self.param("head", uniform, (linear, size, width))
+            self.head = weights("head", linear, size, width)
             self.head_bias = self.param(
-                "head_bias", lambda key: jnp.array(self.bias, self.dtype)
+                "head_bias", lambda key: jnp.array(self.bias, dtype)
             )
-            self.embedding = self.param("embedding", uniform, (linear, width, size))
+            self.embedding = weights("embedding", linear, width, size)
         if attention:
-            self.attention = self.param(
-                "attention", uniform, (attention, 2, size, size)
-            )
-            self.attention_out = self.param("attention_out", uniform, (attention, size))
+            self.attention = weights("attention", attention, 2, size, size)
+            self.attention_out = weights("attention_out", attention, size)
 
     def first_step(self, row: Rows, mask: jax.Array):
         """Touches every parameter."""

@@ -473,16 +473,14 @@ def test_a_mistake_ends_the_program_with_one_line(programs, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [["-m", "launch.search"], ["launch/search.py"]])
-def test_a_killed_search_goes_on_by_the_same_command(tmp_path, script):
+def test_a_killed_search_goes_on_by_the_same_command(tmp_path):
     rounds = ["--config.train.rounds=8", "--config.train.checkpoint_seconds=0"]
     arguments = [SMOKE, *rounds, "--config.train.steps_per_call=2"]
-    command = [sys.executable, *script, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
-    def start(workdir):
+    def start(workdir, program=("-m", "launch.search")):
         return subprocess.Popen(
-            [*command, f"--workdir={workdir}"],
+            [sys.executable, *program, *arguments, f"--workdir={workdir}"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -490,7 +488,7 @@ def test_a_killed_search_goes_on_by_the_same_command(tmp_path, script):
         )
 
     whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=300) == 0
+    assert whole.communicate(timeout=900) and whole.returncode == 0
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         stopped = start(tmp_path / "stopped")
         for line in stopped.stdout:
@@ -501,8 +499,8 @@ def test_a_killed_search_goes_on_by_the_same_command(tmp_path, script):
         assert stopped.returncode == code
         if number == signal.SIGTERM:
             assert "to continue: python" in out and "--workdir=" in out
-    rest = start(tmp_path / "stopped")
-    out, _ = rest.communicate(timeout=300)
+    rest = start(tmp_path / "stopped", ["launch/search.py"])
+    out, _ = rest.communicate(timeout=900)
     assert rest.returncode == 0
     assert "python -m launch.retrain --workdir=" in out
     assert comparable(tmp_path / "whole") == comparable(tmp_path / "stopped")

@@ -1,0 +1,110 @@
+"""Checkpoints: typed keys, bfloat16 and empty trees come back; damage is noticed."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from launch.checkpoints import Checkpoints
+
+
+class State(NamedTuple):
+    """A state with all kinds of leaves that a search has."""
+
+    key: jax.Array
+    weights: dict[str, Any]
+    nothing: None
+    step: jax.Array
+
+
+def make(step):
+    """The state of a step."""
+    weights = {"a": jnp.full((2, 3), 0.1 * step), "b": jnp.ones(3, "bfloat16")}
+    weights["empty"] = {}
+    return State(jax.random.key(step), weights, None, jnp.int32(step))
+
+
+def check(found, step):
+    """Asserts that what was restored is the state of this step."""
+    state, progress = found
+    assert progress == {"step": step, "none": None}
+    expected = make(step)
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    assert (jax.random.key_data(state.key) == jax.random.key_data(expected.key)).all()
+    for new, old in zip(*map(jax.tree.leaves, (state[1:], expected[1:])), strict=True):
+        assert new.dtype == old.dtype
+        np.testing.assert_array_equal(np.asarray(new), np.asarray(old))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Holds checkpoints of steps 1, 2 and 3, of which two were kept."""
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make(step), {"step": step, "none": None})
+    return tmp_path / "checkpoints"
+
+
+def restore(folder):
+    """The newest intact checkpoint."""
+    with Checkpoints(folder, keep=2) as checkpoints:
+        return checkpoints.restore(jax.eval_shape(make, 1))
+
+
+def files(folder, step):
+    """All files of a checkpoint that hold something."""
+    found = [path for path in (folder / str(step)).rglob("*") if path.is_file()]
+    return [path for path in found if path.stat().st_size]
+
+
+def test_the_newest_comes_back_as_it_was(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
+    check(restore(folder), 3)
+
+
+def test_nothing_is_restored_where_nothing_was_saved(tmp_path):
+    assert restore(tmp_path / "new") is None
+
+
+def test_a_truncated_one_is_replaced_by_the_one_before(folder, capsys):
+    for path in files(folder, 3):
+        os.truncate(path, path.stat().st_size // 2)
+    check(restore(folder), 2)
+    assert f"checkpoint {folder / '3'} is damaged" in capsys.readouterr().err
+    check(restore(folder), 2)
+
+
+def test_values_that_changed_on_disk_are_noticed(folder, capsys):
+    with Checkpoints(folder, keep=2) as checkpoints:
+        like = jax.eval_shape(make, 1)
+        _, host = checkpoints._read(3, like)
+        (path,) = (folder / "3" / "host").glob("metadata")
+        text = path.read_text()
+        path.write_text(text.replace(str(host["checksum"]), str(host["checksum"] + 1)))
+        check(checkpoints.restore(like), 2)
+    assert "its checksum is wrong" in capsys.readouterr().err
+
+
+def test_none_is_intact(folder, capsys):
+    for step in (2, 3):
+        for path in files(folder, step):
+            path.unlink()
+    assert restore(folder) is None
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_a_checkpoint_is_a_copy(tmp_path):
+    """The state's buffers are donated to the next call while Orbax still writes."""
+    donate = jax.jit(
+        lambda s: s._replace(weights=jax.tree.map(lambda w: w + 1, s.weights)),
+        donate_argnums=0,
+    )
+    state = make(1)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {"step": 1, "none": None})
+        for _ in range(3):
+            state = donate(state)
+    check(restore(tmp_path), 1)

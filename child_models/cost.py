@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from child_models.ops.counting import AUXILIARY_HEAD, count_macs
+from child_models.ops.lowering import shapes_only
 
 
 class Cost(NamedTuple):
@@ -40,14 +41,15 @@ def count(module: nn.Module, choices: Any, image_shape: Sequence[int]) -> Cost:
       exact counts.
     """
     x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    variables = jax.eval_shape(
-        lambda x: module.init(jax.random.key(0), choices, x, True), x
-    )
+    with shapes_only():
+        variables = jax.eval_shape(
+            lambda x: module.init(jax.random.key(0), choices, x, True), x
+        )
+        macs = count_macs(lambda v, x: module.apply(v, choices, x, False), variables, x)
     trainable, auxiliary = 0, 0
     for path, leaf in traverse_util.flatten_dict(variables.get("params", {})).items():
         if AUXILIARY_HEAD in path:
             auxiliary += math.prod(leaf.shape)
         else:
             trainable += math.prod(leaf.shape)
-    macs = count_macs(lambda v, x: module.apply(v, choices, x, False), variables, x)
     return Cost(trainable, auxiliary, macs)

@@ -3,8 +3,10 @@
 The file is Flax's msgpack of plain arrays and text; it reloads to the same logits.
 """
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +20,17 @@ from child_models.types import Dataset
 from launch.command import UserError
 
 SCHEMA = 1
+FORM = "final"
 
 
 class Artifact(NamedTuple):
     """A network that was loaded.
 
     Attributes:
-      logits: ``(uint8[B, H, W, C]) -> float32[B, classes]``.
+      logits: ``(uint8[B, H, W, C]) -> float32[B, classes]``, with running statistics.
       variables: "params" and "batch_stats".
-      description: {"space", "classes", "decisions", "mean", "std"}.
+      description: {"schema", "form", "space": {"name", and its arguments},
+        "decisions", "genotype", "image", "mean", "std"}.
     """
 
     logits: Callable[[jax.Array], jax.Array]
@@ -37,7 +41,7 @@ class Artifact(NamedTuple):
 def save_artifact(
     path: epath.PathLike,
     space: Mapping[str, Any],
-    decisions: tuple[int, ...],
+    decisions: Sequence[int],
     dataset: Dataset,
     variables: Mapping[str, Any],
 ) -> None:
@@ -45,16 +49,20 @@ def save_artifact(
 
     Args:
       path: of the file.
-      space: name and arguments, as ``config.space``.
+      space: its "name" and all arguments of its factory, "classes" and "dtype" too.
       decisions: T integers.
       dataset: whose mean and standard deviation images are normalised with.
       variables: "params" and "batch_stats" of the final form.
     """
+    options = dict(space)
+    spec = SPACES[options.pop("name")](**options).spec
     description = {
         "schema": SCHEMA,
+        "form": FORM,
         "space": dict(space),
-        "classes": dataset.classes,
         "decisions": list(decisions),
+        "genotype": spec.encode(decisions),
+        "image": list(dataset.train.images.shape[1:]),
         "mean": np.asarray(dataset.mean).tolist(),
         "std": np.asarray(dataset.std).tolist(),
     }
@@ -72,30 +80,34 @@ def load_artifact(path: epath.PathLike) -> Artifact:
     """Reads a network.
 
     Raises:
-      UserError: if there is no such file, or it is of another schema.
+      UserError: if there is no such file, it is damaged, or of another schema.
     """
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"no artefact {path}; launch.retrain writes it")
-    content = serialization.msgpack_restore(path.read_bytes())
-    description = json.loads(content["description"])
-    if description["schema"] != SCHEMA:
-        raise UserError(f"{path} is of schema {description['schema']}, not {SCHEMA}")
-    options = dict(description["space"])
-    space = SPACES[options.pop("name")](classes=description["classes"], **options)
-    module = space.module("final")
-    choices = space.bind(np.asarray(description["decisions"]))
-    scale = preprocess(_Normalisation(description["mean"], description["std"]))
-    variables = content["variables"]
+    try:
+        content = serialization.msgpack_restore(path.read_bytes())
+        description = json.loads(content["description"])
+        schema, variables = description["schema"], content["variables"]
+    except Exception as error:  # whatever a damaged file makes msgpack raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is no intact artefact: {reason}") from error
+    if schema != SCHEMA:
+        raise UserError(f"{path} is of schema {schema}; this version reads {SCHEMA}")
+    # An argument: as constants, the weights would be folded and change the last bits.
+    logits = functools.partial(jax.jit(_forward(description)), variables)
+    return Artifact(logits, variables, description)
 
-    def logits(images):
+
+def _forward(description):
+    options = dict(description["space"])
+    space = SPACES[options.pop("name")](**options)
+    module = space.module(description["form"])
+    choices = space.bind(np.asarray(description["decisions"]))
+    mean, std = (np.asarray(description[k], np.float32) for k in ("mean", "std"))
+    scale = preprocess(types.SimpleNamespace(mean=mean, std=std))
+
+    def logits(variables, images):
         return module.apply(variables, choices, scale(images), False)
 
-    return Artifact(jax.jit(logits), variables, description)
-
-
-class _Normalisation:
-    """What `preprocess` reads of a data set."""
-
-    def __init__(self, mean, std):
-        self.mean, self.std = np.float32(mean), np.float32(std)
+    return logits

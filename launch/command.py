@@ -15,7 +15,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-_FOLDER = pathlib.Path(__file__).parent
+_NO_CONFIG = str(pathlib.Path(__file__).parent / "no_config.py")
 
 
 class UserError(ValueError):
@@ -52,17 +52,21 @@ def user_errors(where: str = "") -> Iterator[None]:
 
 def define_config(*, required: bool = True) -> None:
     """Defines ``--config``; `launch.build.resolve` checks the keys of overrides."""
-    config_flags.DEFINE_config_file(
-        "config",
-        default=None
-        if required
-        else str(pathlib.Path(__file__).parent / "no_config.py"),
-        help_string="a file of configs/, with an argument as FILE:smoke",
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    with _override_errors(sys.argv):  # a default is parsed at once
+        config_flags.DEFINE_config_file(
+            "config",
+            default=None if required else _NO_CONFIG,
+            help_string="a file of configs/, with an argument as FILE:smoke",
+            lock_config=False,
+            accept_new_attributes=True,
+        )
     if required:
         flags.mark_flag_as_required("config")
+
+
+def config_is_given() -> bool:
+    """Whether ``--config`` names a file, where it need not."""
+    return flags.FLAGS["config"].config_filename != _NO_CONFIG
 
 
 def overrides(section: str) -> dict[str, Any]:
@@ -119,12 +123,20 @@ def run(main: Callable[[], int | None]) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(argv))
+        with _override_errors(argv):
+            return flags.FLAGS(list(argv))
     except flags.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         if "Error whilst parsing config file:" in str(error):
             _fail(lines[-1].removeprefix("ValueError: "))
         _fail(lines[0].removeprefix("flag "))
+
+
+@contextlib.contextmanager
+def _override_errors(argv: Sequence[str]) -> Iterator[None]:
+    """Ends the program where ml_collections cannot take an override."""
+    try:
+        yield
     except (AttributeError, KeyError, TypeError) as error:  # of ml_collections
         if not any(arg.lstrip("-").startswith("config.") for arg in argv):
             raise

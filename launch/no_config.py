@@ -2,7 +2,11 @@
 
 from ml_collections import ConfigDict
 
+from launch.build import SECTIONS
+
 
 def get_config() -> ConfigDict:
     """Empty sections."""
-    return ConfigDict({"space": {}, "data": {}})
+    config = ConfigDict({section: {} for section in SECTIONS})
+    config.retrain.space = ConfigDict()  # an override needs what it is nested in
+    return config

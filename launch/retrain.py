@@ -1,38 +1,45 @@
 """Retrains a search's winner from scratch beside random architectures, and tests them.
 
-    python -m launch.retrain --workdir=runs/enas [--compare=runs/enas_random]
+    python -m launch.retrain --workdir=runs/enas [--compare=DIR] [--arch=TEXT]
 
 The final form of each architecture is trained on train + validation by the recipe of
-``config.retrain``, then tested once.  What is trained already is not trained again.
-The winner of ``--compare``, a search by uniform sampling (``--config=FILE:random``), is
-retrained alike.
+``config.retrain``, with one seed, and tested once.  ``--compare`` adds the winner of
+another search, such as that by uniform sampling (``--config=FILE:random``), ``--arch``
+any architecture of the space.  ``--config.retrain.*`` and ``--config.baseline.*`` may
+change the recipe.  What ``retrain.json`` holds already is not trained again, and the
+same command goes on where it stopped.
 """
 
+import hashlib
+import json
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from child_models.cost import count
-from child_models.evaluators.from_scratch import FromScratch, from_scratch
+from child_models.evaluators.from_scratch import from_scratch
 from child_models.types import Dataset, Space
+from controller.spec import DecisionSpec
 from launch import command
+from launch.architectures import final_config, read_architecture
 from launch.artifact import save_artifact
 from launch.build import build_dataset, build_space, build_task, resolve
 from launch.command import UserError, user_errors
 from launch.driver import prepare_jax
-from launch.settings import config_sha256
+from launch.settings import as_json, config_sha256
+from launch.signals import Signals
+from launch.tables import closing_table
+from launch.training import NotFinite, train
 from launch.workdir import read_json, write_json
 
-CALLS = 20  # compiled calls of a training, between which progress is shown
+# Folded into the key of the seed: what random architectures and trainings come from.
+_RANDOM, _TRAIN = 0xFFFFFFFE, 0xFFFFFFFD
 
 
 def retrain(
@@ -40,76 +47,85 @@ def retrain(
     workdir: epath.PathLike,
     *,
     compare: epath.PathLike | None = None,
+    arch: str | None = None,
 ) -> dict[str, Any]:
     """Trains and tests the winner and ``baseline.n`` random architectures.
 
     Args:
       config: of the search, resolved or not.
       workdir: of the search; gets ``retrain.json`` and ``winner.msgpack``.
-      compare: workdir of another search in the same space, whose winner is shown too.
+      compare: workdir of another search on the same space and data.
+      arch: text or file of an architecture of the space.
 
     Returns:
-      what ``retrain.json`` holds: {"winner", "random", "compared", "recipe", "seed",
-      "config_sha256"}.
+      what ``retrain.json`` holds: {"winner", "random", "others", "recipe", "seed",
+      "config_sha256"}; of each network {"decisions", "genotype", "test_accuracy",
+      "standard_error", "params", "params_aux", "macs", "seconds", "compile_seconds",
+      "epochs"}.
 
     Raises:
-      UserError: without a finished search, or on a mistake in ``config.retrain``.
+      UserError: without a finished search, on a mistake in ``config.retrain``, or if a
+        loss is not finite.
+      Interrupted: after SIGINT or SIGTERM, when all is saved.
     """
     config, folder = resolve(config), epath.Path(workdir)
-    winner = _winner(folder)
+    winner = _winner(folder)["decisions"]
     prepare_jax(config)
-    dataset = build_dataset(config)
-    options = config.to_dict()
-    options["space"] |= options["retrain"]["space"] or {}
-    options["task"]["label_smoothing"] = options["retrain"]["label_smoothing"]
-    config = resolve(options)
-    space = build_space(config, dataset.classes)
-    old = read_json(folder / "retrain.json") or {}
-    if old.get("config_sha256") != config_sha256(config):
-        old = {}
-    report = {
-        "winner": None,
-        "random": [],
-        "compared": None,
-        "recipe": options["retrain"],
-        "seed": config.train.seed,
-        "config_sha256": config_sha256(config),
-    }
-    known = [old.get("winner"), old.get("compared"), *old.get("random", [])]
-
-    def train(name, decisions):
-        for row in known:
-            if row and tuple(row["decisions"]) == decisions:
-                return row
-        artifact = folder / "winner.msgpack" if name == "winner" else None
-        return _train(config, dataset, space, name, decisions, artifact)
-
-    report["winner"] = train("winner", winner)
-    write_json(folder / "retrain.json", report | {"random": old.get("random", [])})
-    for i, decisions in enumerate(_random(config, space, winner)):
-        report["random"].append(train(f"random {i + 1}", decisions))
-        write_json(folder / "retrain.json", report)
-    if compare is not None:
-        decisions = space.spec.validate(_winner(epath.Path(compare)))
-        report["compared"] = train("compared", decisions)
-    write_json(folder / "retrain.json", report)
-    return report
+    with Signals() as signals:
+        retraining = _Retraining(config, folder, signals)
+        spec = retraining.space.spec
+        others = {} if compare is None else compared(spec, folder, epath.Path(compare))
+        if arch is not None:
+            decisions = read_architecture(spec, arch)
+            digest = hashlib.sha256(str(decisions).encode()).hexdigest()[:8]
+            others[f"arch {digest}"] = decisions
+        return retraining.run(spec.validate(winner), others)
 
 
-def _winner(folder: epath.Path) -> tuple[int, ...]:
+def _winner(folder: epath.Path) -> dict[str, Any]:
+    """The result of a search: its best, its strategy, its budget."""
     result = read_json(folder / "result.json")
     if result is None:
         raise UserError(
             f"{folder} holds no finished search (result.json); run first: "
             f"python -m launch.search --config=... --workdir={folder}"
         )
-    return tuple(result["best"]["decisions"])
+    return result["best"] | {k: result[k] for k in ("strategy", "budget")}
 
 
-def _random(config: ConfigDict, space: Space, winner: tuple[int, ...]) -> list:
-    """Distinct random architectures, other than the winner."""
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
-    wanted = min(config.baseline.n, space.spec.size() - 1)
+def compared(
+    spec: DecisionSpec, folder: epath.Path, other: epath.Path
+) -> dict[str, tuple[int, ...]]:
+    """Name and decisions of the winner of another search, on the same space and data.
+
+    Raises:
+      UserError: if that search is not finished, or on something else.
+    """
+    ours, theirs = _winner(folder), _winner(other)
+    configs = [read_json(path / "config.json") for path in (folder, other)]
+    for key in ("space", "data"):
+        if configs[0][key] != configs[1][key]:
+            raise UserError(f"--compare={other} is a search with another config.{key}")
+    scored = [result["budget"]["scored"] for result in (ours, theirs)]
+    if scored[0] != scored[1]:
+        text = f"{other} scored {scored[1]} architectures, this search {scored[0]}"
+        print(f"note: {text}")
+    return {f"{theirs['strategy']} winner": spec.validate(theirs["decisions"])}
+
+
+def random_architectures(
+    space: Space, seed: int, n: int, winner: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """Draws n architectures, distinct and other than the winner; fewer in a tiny space.
+
+    Args:
+      space: whose spec draws, each decision uniform over what is legal.
+      seed: of the search.
+      n: how many; the first ones do not depend on it.
+      winner: T decisions.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), _RANDOM)
+    wanted = min(n, space.spec.size() - 1)
     sample = jax.jit(space.spec.sample)
     found: list[tuple[int, ...]] = []
     draw = 0
@@ -121,121 +137,199 @@ def _random(config: ConfigDict, space: Space, winner: tuple[int, ...]) -> list:
     return found
 
 
-def _train(
-    config: ConfigDict,
-    dataset: Dataset,
-    space: Space,
-    name: str,
-    decisions: tuple[int, ...],
-    artifact: epath.Path | None,
-) -> dict[str, Any]:
-    """Trains and tests one architecture; a row of the report."""
-    recipe = config.retrain.to_dict()
-    for key in ("space", "label_smoothing"):
-        del recipe[key]
-    task = build_task(config, dataset.classes)
-    with user_errors("config.retrain"):
-        training = from_scratch(space, task, dataset, decisions, **recipe)
-    cost = count(
-        space.module("final"),
-        space.bind(np.asarray(decisions)),
-        dataset.train.images.shape[1:],
-    )
-    start = time.perf_counter()
-    variables, compile_seconds = _fit(training, config.train.seed, name)
-    accuracy = float(jax.jit(training.test)(variables, training.data))
-    seconds = time.perf_counter() - start
-    if artifact is not None:
-        save_artifact(artifact, config.space.to_dict(), decisions, dataset, variables)
-    n = len(dataset.test.labels)
+class _Retraining:
+    """All trainings of one workdir, and their report."""
+
+    def __init__(self, config: ConfigDict, folder: epath.Path, signals: Signals):
+        self._folder, self._signals = folder, signals
+        self._config = final_config(config)
+        self._dataset = build_dataset(config)
+        self.space = build_space(self._config, self._dataset.classes)
+        searched = build_space(config, self._dataset.classes).spec
+        if searched.decisions != self.space.spec.decisions:
+            raise UserError(
+                "config.retrain.space changes what the decisions are; it may change "
+                "sizes that leave them alone, such as channels"
+            )
+        recipe = as_json(recipe_of(self._config, self._dataset))
+        old = read_json(folder / "retrain.json") or {}
+        if old.get("recipe") != recipe or old.get("seed") != config.train.seed:
+            old = {"winner": None, "random": [], "others": []}
+        rows = [old["winner"], *old["random"], *old["others"]]
+        self._done = {tuple(row["decisions"]): row for row in rows if row}
+        self._report = {
+            "winner": None,
+            "random": [],
+            "others": old["others"],
+            "recipe": recipe,
+            "seed": config.train.seed,
+            "config_sha256": config_sha256(config),
+        }
+
+    def run(
+        self, winner: tuple[int, ...], others: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Any]:
+        """Trains what is not trained yet.
+
+        Args:
+          winner: T decisions.
+          others: the same of more networks, by name.
+
+        Returns:
+          the report.
+        """
+        report, seed, n = self._report, self._report["seed"], self._config.baseline.n
+        report["winner"] = self._network("winner", winner, "winner.msgpack")
+        self._write()
+        for decisions in random_architectures(self.space, seed, n, winner):
+            name = f"random {len(report['random']) + 1}"
+            report["random"].append(self._network(name, decisions))
+            self._write()
+        for name, decisions in others.items():
+            file = f"{name.replace(' ', '_')}.msgpack"
+            row = {"name": name} | self._network(name, decisions, file)
+            kept = [row for row in report["others"] if row["name"] != name]
+            report["others"] = [*kept, row]
+            self._write()
+        checkpoints = self._folder / "retrain"
+        if checkpoints.exists():
+            checkpoints.rmtree()
+        return report
+
+    def _write(self) -> None:
+        write_json(self._folder / "retrain.json", self._report)
+
+    def _network(
+        self, name: str, decisions: tuple[int, ...], file: str | None = None
+    ) -> dict[str, Any]:
+        """The row of a network; trained if it is not yet, and saved to a file."""
+        done = self._done.get(decisions)
+        if done and (file is None or self._saved(done, file)):
+            return {key: done[key] for key in done if key != "name"}
+        genotype = self.space.spec.encode(decisions)
+        print(f"{name}: {genotype}", flush=True)
+        options = self._config.retrain.to_dict()
+        for key in ("space", "label_smoothing"):  # of the space, and of the task
+            del options[key]
+        task = build_task(self._config, self._dataset.classes)
+        with user_errors("config.retrain"):
+            training = from_scratch(
+                self.space, task, self._dataset, decisions, **options
+            )
+        shape = self._dataset.train.images.shape[1:]
+        cost = count(self.space.module("final"), self.space.bind(decisions), shape)
+        try:
+            trained = train(
+                training,
+                jax.random.fold_in(jax.random.key(self._report["seed"]), _TRAIN),
+                name=name,
+                folder=self._folder / "retrain" / self._digest(decisions),
+                checkpoint_seconds=self._config.train.checkpoint_seconds,
+                signals=self._signals,
+            )
+        except NotFinite as error:
+            raise UserError(
+                f"{name}: {error}, of architecture {genotype}; a smaller "
+                "--config.retrain.learning_rate or clip_norm may help"
+            ) from error
+        if file is not None:
+            save_artifact(
+                self._folder / file,
+                self._report["recipe"]["space"],
+                decisions,
+                self._dataset,
+                trained.variables,
+            )
+        accuracy = trained.test_metric
+        error = math.sqrt(accuracy * (1 - accuracy) / len(self._dataset.test.labels))
+        print(
+            f"{name}: {100 * accuracy:.2f} ± {100 * error:.2f} % on the test set after "
+            f"{trained.seconds:.0f} s, compiled in {trained.compile_seconds:.0f} s",
+            flush=True,
+        )
+        return {
+            "decisions": list(decisions),
+            "genotype": genotype,
+            "test_accuracy": accuracy,
+            "standard_error": error,
+            **cost._asdict(),
+            "seconds": trained.seconds,
+            "compile_seconds": trained.compile_seconds,
+            "epochs": options["epochs"],
+            "artifact": file,
+        }
+
+    def _saved(self, row: Mapping[str, Any], file: str) -> bool:
+        return row["artifact"] == file and (self._folder / file).exists()
+
+    def _digest(self, decisions: tuple[int, ...]) -> str:
+        """Names a training: what it depends on, briefly."""
+        parts = [decisions, self._report["recipe"], self._report["seed"]]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def recipe_of(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    """All that the networks have in common, and that a result depends on."""
     return {
-        "decisions": list(decisions),
-        "genotype": space.spec.encode(decisions),
-        "test_accuracy": accuracy,
-        "standard_error": math.sqrt(accuracy * (1 - accuracy) / n),
-        **cost._asdict(),
-        "seconds": round(seconds, 1),
-        "compile_seconds": round(compile_seconds, 1),
-        "epochs": recipe["epochs"],
+        **config.retrain.to_dict(),
+        "space": {
+            **config.space.to_dict(),
+            "classes": dataset.classes,
+            "dtype": config.train.dtype,
+        },
+        "task": config.task.to_dict(),
+        "train_images": len(dataset.train.labels) + len(dataset.validation.labels),
+        "test_images": len(dataset.test.labels),
+        "batch_norm": "running statistics in the test",
     }
 
 
-def _fit(training: FromScratch, seed: int, name: str) -> tuple[dict[str, Any], float]:
-    """The trained variables, and the seconds that compiling took.
+# ---- the program --------------------------------------------------------------------
+
+_OPEN = ("retrain", "baseline")  # sections that this command's flags may change
+
+
+def _config(workdir: str) -> dict[str, Any]:
+    """The config of a workdir, with this command's overrides.
 
     Raises:
-      UserError: on a loss that is not finite.
+      UserError: if there is none, or the flags change what was searched.
     """
-    start = time.perf_counter()
-    state = jax.jit(training.init)(jax.random.key(seed), training.data)
-    run = jax.jit(training.run, donate_argnums=0)
-    compiled = run.lower(state, training.data, jnp.int32(1)).compile()
-    compile_seconds = time.perf_counter() - start
-    size = -(-training.steps // CALLS)
-    with tqdm(total=training.steps, desc=name, unit="step") as bar:
-        for begin in range(0, training.steps, size):
-            state, metrics = compiled(state, training.data, jnp.int32(size))
-            if bool(state.failed):
-                raise UserError(
-                    f"training of {name}: the loss of step {int(state.step)} is not "
-                    "finite; lower config.retrain.learning_rate"
-                )
-            bar.set_postfix(loss=f"{float(metrics['loss']):.3f}", refresh=False)
-            bar.update(min(size, training.steps - begin))
-    return {"params": state.params, "batch_stats": state.batch_stats}, compile_seconds
-
-
-# ---- the table ----------------------------------------------------------------------
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """The closing table, and the winner's advantage in a sentence."""
-    rows = [("winner", report["winner"])]
-    rows += [(f"random {i + 1}", row) for i, row in enumerate(report["random"])]
-    if report["compared"]:
-        rows.append(("uniform search", report["compared"]))
-    lines = [f"{'':16}{'test accuracy':>18}{'params':>12}{'macs':>14}{'seconds':>9}"]
-    for name, row in rows:
-        accuracy = f"{100 * row['test_accuracy']:.2f} +- "
-        accuracy += f"{100 * row['standard_error']:.2f}"
-        lines.append(
-            f"{name:16}{accuracy:>18}{row['params']:>12,}{row['macs']:>14,}"
-            f"{row['seconds']:>9.0f}"
+    config = read_json(epath.Path(workdir) / "config.json")
+    if config is None:
+        raise UserError(
+            f"{workdir} is no workdir of a search; run first: "
+            f"python -m launch.search --config=... --workdir={workdir}"
         )
-    if report["random"]:
-        lines.append(_verdict(report["winner"], report["random"]))
-    return "\n".join(lines)
-
-
-def _verdict(winner: Mapping[str, Any], random: Sequence[Mapping[str, Any]]) -> str:
-    n = len(random)
-    difference = winner["test_accuracy"] - sum(r["test_accuracy"] for r in random) / n
-    error = math.sqrt(
-        winner["standard_error"] ** 2
-        + sum(r["standard_error"] ** 2 for r in random) / n**2
-    )
-    verdict = "" if abs(difference) >= 2 * error and difference else ": no difference"
-    return (
-        f"winner - mean of {n} random: {100 * difference:+.2f} +- {100 * error:.2f} "
-        f"points{verdict}"
-    )
+    if command.config_is_given():
+        raise UserError(f"the config is that of {workdir}; leave out --config=FILE")
+    given = flags.FLAGS.config.to_dict()
+    space = given["retrain"].pop("space")
+    if closed := [s for s in given if given[s] and s not in _OPEN]:
+        raise UserError(
+            f"config.{closed[0]} belongs to the search in {workdir}; this command may "
+            f"change config.{' and config.'.join(_OPEN)} only"
+        )
+    if space:
+        given["retrain"]["space"] = (config["retrain"]["space"] or {}) | space
+    return config | {section: config[section] | given[section] for section in _OPEN}
 
 
 def main() -> None:
     """Retrains what the flags name, and prints the table."""
     options = flags.FLAGS
-    config = read_json(epath.Path(options.workdir) / "config.json")
-    if config is None:
-        raise UserError(
-            f"{options.workdir} is no workdir of a search; run first: python -m "
-            f"launch.search --config=... --workdir={options.workdir}"
-        )
-    print(table(retrain(config, options.workdir, compare=options.compare)))
+    report = retrain(
+        _config(options.workdir),
+        options.workdir,
+        compare=options.compare,
+        arch=options.arch,
+    )
+    print(closing_table(report), flush=True)
 
 
 if __name__ == "__main__":
+    command.define_config(required=False)
     command.define_workdir()
-    flags.DEFINE_string(
-        "compare", None, "workdir of a search whose winner is shown too"
-    )
+    flags.DEFINE_string("compare", None, "workdir of a search whose winner is added")
+    flags.DEFINE_string("arch", None, "an architecture that is added: text or a file")
     command.run(main)

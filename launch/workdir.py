@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -87,6 +88,19 @@ def local_folder(workdir: epath.Path) -> pathlib.Path:
     folder = cache_folder() / "workdirs" / digest
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def commit() -> str | None:
+    """The commit of the project's checkout; None where it was installed otherwise."""
+    root = pathlib.Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--verify", "-q", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
 
 
 def cache_folder() -> pathlib.Path:

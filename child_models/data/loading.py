@@ -4,6 +4,7 @@ Names: ``digits``, any name of `tensorflow_datasets`, ``npz:PATH`` and ``folder:
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,36 @@ def load(
         held_out = source.validation
     mean, std = _moments(train.images)
     return Dataset(name, train, held_out, test, classes, mean, std)
+
+
+def image_shape(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    **others: Any,
+) -> tuple[tuple[int, int, int], int]:
+    """Shape (H, W, C) of the images of a data set, and its number of classes.
+
+    Files of the user's are read, other data sets need not be there.
+
+    Args:
+      name, data_dir, image_size: as of `load`.
+      **others: the other arguments of `load`.
+
+    Raises:
+      ValueError: as `load`; and if the images' sizes vary.
+    """
+    if ":" in name:
+        data = load(name, data_dir=data_dir, image_size=image_size, **others)
+        return data.train.images.shape[1:], data.classes
+    from child_models.data.prepared import prepared_shape
+
+    shape, classes = prepared_shape(name, data_dir=data_dir)
+    shape = shape if image_size is None else (image_size, image_size, shape[-1])
+    if None in shape:
+        raise ValueError(f"images of {name!r} vary in size; give image_size")
+    return shape, classes
 
 
 def _read(name: str, data_dir: str | None, image_size: int | None) -> Source:

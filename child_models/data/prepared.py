@@ -88,6 +88,22 @@ def read_prepared(
     return Source(*read, classes=classes)
 
 
+def prepared_shape(
+    name: str, *, data_dir: str | None = None
+) -> tuple[tuple[int | None, ...], int]:
+    """Shape of the images of a data set, None where it varies, and number of classes.
+
+    Nothing is prepared or read.
+
+    Raises:
+      ValueError: if there is no such data set, or it is not of labelled images.
+    """
+    builder = _make_builder(name, data_dir)
+    _check_features(builder, name)
+    features = builder.info.features
+    return tuple(features["image"].shape), features["label"].num_classes
+
+
 def _make_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if name == "digits":
         return Digits(data_dir=data_dir or str(_cache_folder()))

@@ -44,16 +44,17 @@ def _encode(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
     return text + "|"
 
 
+_FORM = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+_PATTERN = re.compile(re.escape(_FORM).replace("op", r"([^|~]+)"))
+
+
 def _decode(spec: DecisionSpec, text: str) -> list[int]:
-    pairs = re.findall(r"([^|+~\s]+)~(\d+)", text)
-    if [int(source) for _, source in pairs] != [source for source, _ in EDGES]:
-        raise ValueError(
-            f"not a NAS-Bench-201 cell: {text[:120]!r}; expected"
-            " |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
-        )
-    if unknown := [op for op, _ in pairs if op not in OPS]:
+    match = _PATTERN.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"not a NAS-Bench-201 cell: {text[:120]!r}; expected {_FORM}")
+    if unknown := [op for op in match.groups() if op not in OPS]:
         raise ValueError(f"op {unknown[0]!r} must be one of: {', '.join(OPS)}")
-    return [OPS.index(op) for op, _ in pairs]
+    return [OPS.index(op) for op in match.groups()]
 
 
 SPEC = DecisionSpec(

@@ -1,0 +1,235 @@
+"""Architectures as the user names them: published names, files, texts."""
+
+import difflib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from child_models.data import image_shape
+from child_models.spaces import PUBLISHED, SPACES
+from controller.spec import DecisionSpec
+from launch.artifact import load_artifact
+from launch.build import resolve
+from launch.command import UserError, user_errors
+from launch.settings import check_known
+
+# Sizes of the published networks, for a text that comes without a config.
+_SIZES = {
+    "nasbench201": {"channels": 16, "cells": 5},
+    "enas_micro": {"channels": 36, "layers": 15},
+    "enas_macro": {"channels": 96},
+    "nasnet": {"channels": 32, "cells": 18},
+}
+_IMAGE, _CLASSES = (32, 32, 3), 10
+
+
+class Subject(NamedTuple):
+    """An architecture and the sizes of its network.
+
+    Attributes:
+      space: name of its space.
+      options: of the space's factory, without "classes".
+      image: (H, W, C) of the images.
+      classes: number of classes.
+      arch: its text, or its decisions.
+    """
+
+    space: str
+    options: Mapping[str, Any]
+    image: tuple[int, int, int]
+    classes: int
+    arch: str | tuple[int, ...] | None
+
+
+def read_architecture(spec: DecisionSpec, text: str) -> tuple[int, ...]:
+    """Decisions that a text, or a file that holds it, names in a space.
+
+    Args:
+      spec: of the space.
+      text: readable form of the space; or the path of such a text, of a result.json, a
+        retrain.json or an artefact.
+
+    Raises:
+      UserError: if the text is not of the space, or the file not one of these.
+    """
+    found = _read_file(text) if _is_file(text) else text
+    with user_errors("--arch"):
+        if isinstance(found, str):
+            return spec.decode(found)
+        return spec.validate(found)
+
+
+def find(
+    text: str | None,
+    config: ConfigDict | None,
+    overrides: Mapping[str, Any],
+) -> Subject:
+    """Finds out what a text names.
+
+    Args:
+      text: a published name; the path of a file, see `read_architecture`; a genotype, a
+        NAS-Bench-201 string or an ENAS arc; None for a space without an architecture.
+      config: of an experiment, if one was given; published names do without it.
+      overrides: of the space's arguments, stronger than all else.
+
+    Raises:
+      UserError: if the text names nothing known.
+    """
+    changes = {key: value for key, value in overrides.items() if key != "name"}
+    if text in PUBLISHED:
+        known = PUBLISHED[text]
+        sizes = {**known.arguments, **changes}
+        classes = sizes.pop("classes", _CLASSES)
+        return Subject(known.space, sizes, known.image, classes, known.decisions)
+    if text is not None and _is_file(text):
+        return _of_file(pathlib.Path(text), config, overrides)
+    if config is not None:
+        return _of_config(config, changes, text)
+    guess = None if text is None else _guess(text)
+    space = overrides.get("name", guess and guess[0])
+    if space is None:
+        raise UserError(f"--arch is {_shorten(text)}: {_unknown(text)}")
+    sizes = {**_SIZES.get(space, {}), **(guess[1] if guess else {}), **changes}
+    return Subject(space, sizes, _IMAGE, _CLASSES, text)
+
+
+def final_config(config: ConfigDict) -> ConfigDict:
+    """The config of a network that is retrained: ``retrain.space`` over ``space``.
+
+    Args:
+      config: resolved.
+
+    Raises:
+      UserError: on a key that the space does not have.
+    """
+    options = config.to_dict()
+    changes = options["retrain"]["space"] or {}
+    known = [key for key in options["space"] if key != "name"]
+    check_known("config.retrain.space", changes, known)
+    options["space"] |= changes
+    options["task"]["label_smoothing"] = options["retrain"]["label_smoothing"]
+    return resolve(options)
+
+
+# ---- with a config ------------------------------------------------------------------
+
+
+def _of_config(config: ConfigDict, changes, arch) -> Subject:
+    """The sizes are those of the network that the config retrains."""
+    resolved = final_config(resolve(config))
+    sizes = {**resolved.space.to_dict(), **changes}
+    with user_errors("config.data"):
+        image, classes = image_shape(**resolved.data.to_dict())
+    return Subject(sizes.pop("name"), sizes, image, classes, arch)
+
+
+def _of_file(path: pathlib.Path, config, overrides) -> Subject:
+    """A file; without a config, the one beside it, or what an artefact says."""
+    changes = {key: value for key, value in overrides.items() if key != "name"}
+    beside = path.parent / "config.json"
+    if config is None and path.suffix == ".msgpack":
+        known = load_artifact(path).description
+        sizes = {**known["space"], **changes}
+        name, classes = sizes.pop("name"), sizes.pop("classes")
+        decisions = tuple(known["decisions"])
+        return Subject(name, sizes, tuple(known["image"]), classes, decisions)
+    found = _read_file(str(path))
+    if config is not None:
+        return _of_config(config, changes, found)
+    if isinstance(found, str):
+        return find(found, None, overrides)
+    if not beside.is_file():
+        raise UserError(f"--arch: {path} has no config.json beside it; give --config")
+    return _of_config(ConfigDict(json.loads(beside.read_text())), changes, found)
+
+
+def _is_file(text: str) -> bool:
+    if text.endswith((".json", ".msgpack")):
+        return True
+    try:
+        return os.path.isfile(text)
+    except ValueError:  # what no path can be
+        return False
+
+
+def _read_file(path: str) -> str | tuple[int, ...]:
+    """Decisions of a result.json, retrain.json or artefact; else the file's text."""
+    if not os.path.isfile(path):
+        raise UserError(f"--arch: no file {path}")
+    if path.endswith(".msgpack"):
+        return tuple(load_artifact(path).description["decisions"])
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--arch: cannot read {path} as text: {error}") from error
+    try:
+        content = json.loads(text)
+        best = content.get("best") or content["winner"]
+        return tuple(best["decisions"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text
+
+
+# ---- without one --------------------------------------------------------------------
+
+
+def _guess(text: str) -> tuple[str, dict[str, int]] | None:
+    """The space that a text shows it belongs to, and how many nodes it has."""
+    if text.lstrip().startswith("|") and "~" in text:
+        return "nasbench201", {}
+    if text.lstrip().startswith("Genotype"):
+        pairs = re.findall(r"\(\s*['\"]\w+['\"]", text)
+        return "enas_micro", {"nodes": len(pairs) // 4}
+    if text.lstrip().startswith("{"):
+        return _guess_json(text)
+    if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
+        return None
+    return _by_length(len(re.findall(r"\d+", text)))
+
+
+def _guess_json(text: str) -> tuple[str, dict[str, int]] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    if isinstance(content.get("normal"), list):
+        return "nasnet", {"blocks": len(content["normal"])}
+    if "layer/0/op" in content:
+        return "enas_macro", {"layers": _layers(len(content))}
+    return ("enas_micro", {"nodes": len(content) // 8}) if content else None
+
+
+def _by_length(count: int) -> tuple[str, dict[str, int]] | None:
+    """An ENAS arc: micro has 8 numbers a node, macro L (L + 1) / 2."""
+    if count and count % 8 == 0:
+        return "enas_micro", {"nodes": count // 8}
+    layers = _layers(count)
+    return None if layers is None else ("enas_macro", {"layers": layers})
+
+
+def _layers(count: int) -> int | None:
+    return next((n for n in range(1, 100) if n * (n + 1) // 2 == count), None)
+
+
+def _unknown(text: str | None) -> str:
+    names = ", ".join(sorted(PUBLISHED))
+    if text is None:
+        return f"give --config, or one of: {names}"
+    near: Sequence[str] = difflib.get_close_matches(text, PUBLISHED, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"{hint}it is no file, NAS-Bench-201 string, ENAS arc or genotype; "
+        f"published names: {names}; for other text give --config or "
+        f"--config.space.name ({', '.join(SPACES)})"
+    )
+
+
+def _shorten(text: str | None) -> str:
+    if text is None:
+        return "missing"
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

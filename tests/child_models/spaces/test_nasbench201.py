@@ -1,0 +1,239 @@
+"""NAS-Bench-201: size, cell strings, exact costs, and what its two forms do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from child_models.cost import count
+from child_models.spaces.nasbench201 import EDGES, OPS, PUBLISHED, SPEC, nasbench201
+
+TEXT = (
+    "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|"
+    "+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+)
+DECISIONS = (4, 2, 1, 2, 1, 1)  # row 0 of the benchmark's index
+NONE, SKIP, CONV1, CONV3 = range(4)
+SEED, NUM_CELLS, NUM_DIRECT = 0, 500, 6
+CIFAR = (32, 32, 3)
+
+
+# ---- decisions ----------------------------------------------------------------------
+
+
+def test_size():
+    assert SPEC.size() == 15_625
+    assert [d.name for d in SPEC.decisions] == [
+        "0>1",
+        "0>2",
+        "1>2",
+        "0>3",
+        "1>3",
+        "2>3",
+    ]
+
+
+def test_text_form_by_hand():
+    assert SPEC.encode(DECISIONS) == TEXT
+    assert SPEC.decode(TEXT) == DECISIONS
+
+
+def test_every_cell_survives_its_text():
+    cells = list(SPEC.enumerate())
+    texts = [SPEC.codec.encode(SPEC, cell) for cell in cells]
+    assert len(set(texts)) == 15_625
+    assert [tuple(SPEC.codec.decode(SPEC, t)) for t in texts] == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("|none~0|+|none~0|none~1|", "not a NAS-Bench-201 cell"),
+        (TEXT.replace("~2", "~1"), "not a NAS-Bench-201 cell"),
+        ("x" + TEXT, "not a NAS-Bench-201 cell"),
+        (
+            TEXT.replace("avg_pool", "max_pool"),
+            "op 'max_pool_3x3' must be one of: none",
+        ),
+    ],
+)
+def test_foreign_text_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        SPEC.decode(text)
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="cells is 0; it must be at least 1"):
+        nasbench201(classes=10, cells=0)
+
+
+# ---- exact costs --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cost_of():
+    """``(decisions) -> Cost`` of the final form at C=16, N=5."""
+    space = nasbench201(classes=10, channels=16, cells=5)
+    final = space.module("final")
+    return lambda decisions: count(final, space.bind(np.asarray(decisions)), CIFAR)
+
+
+@pytest.fixture
+def table(data_file):
+    """(ops[500, 6], params, macs) of random cells of the benchmark."""
+    with np.load(data_file("nasbench201_table.npz")) as table:
+        assert tuple(table["op_names"]) == OPS
+        assert tuple(map(tuple, table["edges"])) == EDGES
+        rows = np.random.default_rng(SEED).choice(15_625, NUM_CELLS, replace=False)
+        return [table[name][rows] for name in ("ops", "params_cifar10", "macs_cifar10")]
+
+
+def test_cost_by_hand(cost_of):
+    empty, one = cost_of([NONE] * 6), cost_of([CONV3] + [NONE] * 5)
+    # Stem, two residual blocks, last batch norm, classifier.
+    blocks = sum(
+        9 * c * 2 * c + 4 * c + 9 * 4 * c * c + 4 * c + 2 * c * c for c in (16, 32)
+    )
+    assert empty.params == 9 * 3 * 16 + 32 + blocks + 128 + 650
+    assert empty.macs == 1024 * 432 + 2 * 256 * (9 * 512 + 9 * 1024 + 512) + 640
+    # A 3x3 convolution with batch norm in five cells of each stage.
+    assert one.params - empty.params == 5 * sum(9 * c * c + 2 * c for c in (16, 32, 64))
+    assert one.macs - empty.macs == 5 * 3 * 1024 * 9 * 16 * 16
+    assert one.params_aux == 0
+
+
+@pytest.mark.data
+def test_costs_of_500_cells_equal_the_table(cost_of, table):
+    """A few counted, all of them as a sum over edges of prices that are counted."""
+    ops, params, macs = table
+    base = np.array(cost_of([NONE] * 6))
+    prices = np.zeros((len(OPS), 3), int)
+    for op in range(1, len(OPS)):
+        prices[op] = (np.array(cost_of([op] * 6)) - base) // 6
+    expected = base + prices[ops].sum(axis=1)
+    np.testing.assert_array_equal(expected[:, 0], params)
+    np.testing.assert_array_equal(expected[:, 2], macs)
+    for cell, *known in zip(ops[:NUM_DIRECT], params, macs, strict=False):
+        counted = cost_of(cell)
+        assert [counted.params, counted.macs] == known
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_each_of_500_cells_counted_equals_the_table(cost_of, table):
+    for cell, params, macs in zip(*table, strict=True):
+        counted = cost_of(cell)
+        assert (counted.params, counted.macs) == (params, macs), cell
+
+
+@pytest.mark.data
+def test_the_best_known_cell_is_the_tables(data_file):
+    with np.load(data_file("nasbench201_table.npz")) as table:
+        best = table["ops"][table["hp200_cifar10_test"].argmax()]
+    assert PUBLISHED["NAS-Bench-201-CIFAR-10-best"].decisions == tuple(best)
+
+
+# ---- the two forms ------------------------------------------------------------------
+
+
+def jit(function):
+    """Compiled without optimisation, which takes longer than these runs."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def tiny(**options):
+    sizes = {"classes": 3, "channels": 4, "cells": 2} | options
+    return nasbench201(**sizes)
+
+
+def shapes(space, form, decisions, image=(8, 8, 3)):
+    """(shape of logits, variables' shapes) of one form."""
+    x = jax.ShapeDtypeStruct((2, *image), jnp.float32)
+    net, choices = space.module(form), space.bind(decisions)
+    return jax.eval_shape(
+        lambda x: net.init_with_output(jax.random.key(0), choices, x, True), x
+    )
+
+
+def test_the_search_form_stacks_its_cells_and_the_final_form_does_not():
+    _, search = shapes(tiny(), "search", jnp.asarray(DECISIONS))
+    _, final = shapes(tiny(), "final", np.array(DECISIONS))
+    kernel = search["params"]["stage_1"]["edge_0_2"]["branch_2"]["Conv_0"]["kernel"]
+    assert kernel.shape == (2, 1, 1, 8, 8)  # two cells, 1x1, twice 4 channels
+    assert not any("scale" in path for path in paths(search["params"]["stage_1"]))
+    for i, width in enumerate((4, 4, 8, 8, 16, 16)):
+        edge = final["params"][f"cell_{i}"]["edge_0_2"]["branch_2"]
+        assert edge["Conv_0"]["kernel"].shape == (1, 1, width, width)
+        assert edge["BatchNorm_0"]["scale"].shape == (width,)
+
+
+def paths(tree):
+    return [
+        jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def test_affine_is_of_the_search_forms_cells():
+    _, search = shapes(tiny(affine=True), "search", jnp.asarray(DECISIONS))
+    assert any("scale" in path for path in paths(search["params"]["stage_1"]))
+
+
+@pytest.mark.parametrize("size", [28, 30, 33])
+def test_sizes_that_do_not_halve_evenly(size):
+    logits, _ = shapes(tiny(cells=1), "final", np.array(DECISIONS), (size, size, 1))
+    assert logits.shape == (2, 3)
+
+
+def test_bfloat16_keeps_parameters_and_logits_in_float32():
+    logits, variables = shapes(tiny(dtype="bfloat16"), "search", jnp.asarray(DECISIONS))
+    assert {leaf.dtype for leaf in jax.tree.leaves((logits, variables))} == {
+        jnp.dtype("float32")
+    }
+
+
+def test_the_final_form_takes_fixed_decisions_only():
+    with pytest.raises(ValueError, match="takes fixed decisions only"):
+        shapes(tiny(), "final", jnp.asarray(DECISIONS))
+
+
+def test_remat_changes_no_gradient():
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    plain, remat = (tiny(remat=r).module("search") for r in (False, True))
+    choices = SPEC.validate(DECISIONS)
+    variables = jit(lambda key: plain.init(key, choices, x))(jax.random.key(0))
+
+    def gradient(net):
+        def loss(params):
+            logits = net.apply({"params": params}, choices, x)
+            return jnp.sum(jnp.sin(logits))
+
+        return jit(jax.grad(loss))(variables["params"])
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(plain),
+        gradient(remat),
+    )
+
+
+def test_drop_path_of_the_final_form_spares_skips():
+    space = tiny(cells=1)
+    net, x = space.module("final"), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
+
+    def changes(decisions):
+        """Whether dropping paths changes the logits."""
+        choices = space.bind(np.array(decisions))
+
+        @jit
+        def run(key):
+            variables = net.init(jax.random.key(0), choices, x)
+            plain, dropped = (
+                net.apply(variables, choices, x, True, p, rngs={"dropout": key})
+                for p in (0.0, 0.9)
+            )
+            return jnp.abs(plain - dropped).max()
+
+        return float(run(jax.random.key(2))) > 1e-3
+
+    assert not changes([SKIP] * 6)
+    assert changes([CONV1] + [SKIP] * 5)

@@ -1,0 +1,254 @@
+"""Describing: what text names which network, and exact counts of it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from child_models.spaces import PUBLISHED, SPACES
+from configs import enas_micro_cifar10, enas_micro_digits
+from controller.spec import Decision, DecisionSpec
+from launch.architectures import find, read_architecture
+from launch.build import resolve
+from launch.command import UserError
+from launch.describe import describe, picture, summary
+from launch.settings import as_json
+from launch.workdir import write_json
+
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|skip_connect~0|none~1|none~2|"
+SMALL = {"channels": 2, "layers": 1}
+
+
+def described(text, config=None, **overrides):
+    return describe(find(text, config, overrides))
+
+
+# ---- published names ----------------------------------------------------------------
+
+
+def test_a_published_network_has_its_published_count():
+    found = described("NASNet-A-CIFAR")
+    assert found["params"] == 3_346_538 and found["params_aux"] == 0
+    assert set(found) == {"params", "params_aux", "macs", "decisions", "genotype"}
+    assert len(found["decisions"]) == 50
+
+
+def test_overrides_change_a_published_network_and_a_config_file_does_not():
+    small = described("NASNet-A-CIFAR", channels=4, cells=3)
+    assert small["params"] < 30_000
+    config = enas_micro_digits.get_config()
+    assert described("NASNet-A-CIFAR", config, channels=4, cells=3) == small
+
+
+def test_every_published_architecture_is_of_its_space():
+    for name, published in PUBLISHED.items():
+        subject = find(name, None, {})
+        space = SPACES[published.space](**published.arguments)
+        assert subject.arch == space.spec.validate(published.decisions), name
+
+
+# ---- texts --------------------------------------------------------------------------
+
+
+def test_a_nas_bench_201_string_has_the_benchmark_s_sizes():
+    found = described(CELL)
+    # C=16, N=5: beside a cell of skips, 15 convolutions in stages of 16, 32, 64.
+    plain = described("|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    convolutions = sum(5 * (9 * c * c + 2 * c) for c in (16, 32, 64))
+    assert found["params"] - plain["params"] == convolutions
+    assert found["macs"] - plain["macs"] == 3 * 5 * 9 * 16**2 * 32**2
+    assert found["genotype"] == CELL
+    assert described(CELL, channels=4, cells=1)["params"] < found["params"] / 30
+
+
+def test_an_arc_shows_its_space_by_its_length():
+    micro = find("0 0 1 0 " * 4, None, SMALL)
+    assert (micro.space, micro.options["nodes"]) == ("enas_micro", 2)
+    macro = find("0 1 0 2 1 0", None, {})
+    assert (macro.space, macro.options["layers"]) == ("enas_macro", 3)
+    assert describe(micro)["decisions"] == [0, 0, 1, 0] * 4
+    with pytest.raises(UserError, match="'0 1 2 3 4' is no|it is no file"):
+        find("0 1 2 3 4", None, {})
+
+
+def test_a_genotype_is_read_back_without_a_config():
+    for text, sizes in (
+        ("0 0 1 0 " * 4, SMALL),
+        ("0 1 0 2 1 0", {"channels": 2}),
+        (CELL, {"channels": 2, "cells": 1}),
+    ):
+        first = described(text, **sizes)
+        assert described(first["genotype"], **sizes) == first
+    named = json.dumps(dict.fromkeys(("layer/0/op",), "x"))
+    with pytest.raises(UserError, match="layers is 1; it must be at least 3"):
+        described(named)
+
+
+def test_a_nasnet_genotype_is_recognised():
+    block = [["sep_conv_3x3", 0], ["identity", 1], "add"]
+    text = json.dumps({"normal": [block], "reduce": [block]})
+    subject = find(text, None, {"channels": 2, "cells": 2})
+    assert (subject.space, subject.options["blocks"]) == ("nasnet", 1)
+    assert describe(subject)["decisions"][:5] == [0, 1, 10, 0, 0]
+
+
+def test_a_config_gives_the_sizes_of_the_network_it_retrains():
+    config = enas_micro_cifar10.get_config()
+    subject = find("0 0 1 0 " * 10, config, {})
+    assert subject.options["channels"] == 36 and subject.options["layers"] == 15
+    assert subject.image == (32, 32, 3) and subject.classes == 10
+    assert find("", config, {"channels": 4}).options["channels"] == 4
+    digits = find("", enas_micro_digits.get_config(), {})
+    assert digits.image == (8, 8, 1) and digits.classes == 10
+
+
+def test_files_of_the_user_s_are_asked_for_their_shape(tmp_path):
+    images, labels = np.zeros((12, 6, 5, 2), np.uint8), np.arange(12) % 4
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = enas_micro_digits.get_config("smoke")
+    config.data = ConfigDict(
+        {"name": f"npz:{tmp_path}/data.npz", "validation": 2, "seed": 0}
+    )
+    subject = find("", config, {})
+    assert subject.image == (6, 5, 2) and subject.classes == 4
+
+
+# ---- files --------------------------------------------------------------------------
+
+
+def test_a_result_is_described_at_the_sizes_of_its_workdir(tmp_path):
+    config = resolve(enas_micro_digits.get_config("smoke"))
+    decisions = [0, 0, 1, 0] * 4
+    write_json(tmp_path / "result.json", {"best": {"decisions": decisions}})
+    with pytest.raises(UserError, match="no config.json beside it; give --config"):
+        described(str(tmp_path / "result.json"))
+    write_json(tmp_path / "config.json", as_json(config))
+    found = described(str(tmp_path / "result.json"))
+    assert found == described("0 0 1 0 " * 4, enas_micro_digits.get_config("smoke"))
+    (tmp_path / "arc.txt").write_text("0 0 1 0 " * 4 + "\n")
+    assert described(str(tmp_path / "arc.txt"), **SMALL)["decisions"] == decisions
+    with pytest.raises(UserError, match="no file .*absent.json"):
+        described(str(tmp_path / "absent.json"))
+
+
+# ---- what goes wrong ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, overrides, message",
+    [
+        ("NASNet-A-mobil", {}, "did you mean NASNet-A-mobile"),
+        (None, {}, "--arch is missing: give --config, or one of: .*NASNet-A-CIFAR"),
+        ("0 7 1 0 " * 4, SMALL, "'normal/2/op_left' is 7; legal: 0 .sep_conv_3x3., 1"),
+        (CELL.replace("none~2", "pool~2"), {}, "'pool' must be one of: none, skip"),
+        (CELL, {"chanels": 3}, "config.space has no key 'chanels'; did you mean"),
+        (CELL, {"channels": 0}, "config.space: .*channels"),
+        (CELL, {"name": "x"}, "config.space.name is 'x'; known: enas_macro, enas_mic"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(text, overrides, message):
+    with pytest.raises(UserError, match=message) as mistake:
+        described(text, **overrides)
+    assert "\n" not in str(mistake.value)
+
+
+# ---- text ---------------------------------------------------------------------------
+
+
+def test_the_picture_has_a_line_a_node():
+    cell = SPACES["nasbench201"](classes=2).spec
+    assert picture(cell, cell.decode(CELL)).splitlines() == [
+        "  node 1  nor_conv_3x3(0)",
+        "  node 2  skip_connect(0)",
+        "  node 3  skip_connect(0)",
+    ]
+    arc = SPACES["enas_macro"](classes=2, layers=3).spec
+    lines = picture(arc, (0, 1, 0, 2, 1, 1)).splitlines()
+    assert "skips" not in lines[1] and lines[2].endswith(", skips from 0 1")
+    micro = SPACES["enas_micro"](classes=2, nodes=1).spec
+    first = picture(micro, (0, 0, 1, 2) * 2).splitlines()[0]
+    assert first == "  normal/2  sep_conv_3x3(0) + avg_pool_3x3(1)"
+
+
+def test_a_combiner_shows_in_the_picture():
+    nasnet = SPACES["nasnet"](classes=2, blocks=1).spec
+    line = picture(nasnet, (0, 1, 0, 0, 1) * 2).splitlines()[0]
+    assert line == "  normal/0  concat(identity(current), identity(previous))"
+
+
+def test_the_summary_of_a_space_counts_it():
+    spec = DecisionSpec(tuple(Decision(f"d{t}", ("a", "b", "c")) for t in range(8)))
+    assert summary(spec) == "8 decisions (8 op), 6,561 architectures (6.56e+03)"
+
+
+def test_read_architecture_names_the_decision():
+    spec = SPACES["enas_micro"](classes=2, nodes=1).spec
+    assert read_architecture(spec, "0 0 1 2 0 0 1 2") == (0, 0, 1, 2) * 2
+    with pytest.raises(UserError, match="--arch: decision 1 'normal/2/op_left' is 9"):
+        read_architecture(spec, "0 9 1 2 0 0 1 2")
+
+
+# ---- the program --------------------------------------------------------------------
+
+ROOT = pathlib.Path(__file__).parents[2]
+COMMANDS = {
+    "json": ["--arch=NASNet-A-mobile", "--json"],
+    "override": [f"--arch={CELL}", "--config.space.channels=4", "--image=8,8,1"],
+    "space": ["--config=configs/enas_micro_digits.py"],
+    "illegal": ["--arch=0 7 1 0 0 0 1 0"],
+    "unknown": ["--arch=NASNet-B"],
+}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """All commands of `COMMANDS`, started at once: importing is what takes long."""
+    return {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "launch.describe", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in COMMANDS.items()
+    }
+
+
+def test_the_program_prints_json(programs):
+    out, err = programs["json"].communicate(timeout=120)
+    assert programs["json"].returncode == 0, err
+    found = json.loads(out)
+    assert found["params"] == 5_289_978
+    assert list(found) == ["params", "params_aux", "macs", "decisions", "genotype"]
+
+
+def test_the_program_takes_overrides_without_a_config(programs):
+    out, err = programs["override"].communicate(timeout=120)
+    assert programs["override"].returncode == 0, err
+    assert "channels=4" in out and "images 8x8x1" in out
+    assert "node 1  nor_conv_3x3(0)" in out
+
+
+def test_the_program_describes_a_space(programs):
+    out, err = programs["space"].communicate(timeout=120)
+    assert programs["space"].returncode == 0, err
+    assert out.startswith("enas_micro: ") and "24 decisions (12 input, 12 op)" in out
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("illegal", "'normal/2/op_left' is 7; legal: 0 (sep_conv_3x3)"),
+        ("unknown", "'NASNet-B': did you mean NASNet-A"),
+    ],
+)
+def test_a_mistake_ends_the_program_with_one_line(programs, name, message):
+    out, err = programs[name].communicate(timeout=120)
+    assert programs[name].returncode == 1 and not out
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1

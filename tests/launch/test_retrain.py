@@ -1,0 +1,442 @@
+"""Retraining: what is trained, kept, shown and saved, and what goes on after a stop."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import launch.retrain
+import launch.training
+from child_models.data.preprocess import preprocess
+from child_models.evaluators.from_scratch import FromScratch, TrainState
+from child_models.types import Dataset, Split
+from launch.artifact import load_artifact, save_artifact
+from launch.build import build_space, resolve
+from launch.command import Interrupted, UserError
+from launch.retrain import random_architectures, retrain
+from launch.settings import as_json
+from launch.signals import Signals
+from launch.tables import closing_table, verdict
+from launch.training import NotFinite, Trained, train
+from launch.workdir import write_json
+
+SKIPS, CONV = (1,) * 6, (1, 1, 1, 2, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """An npz file of 8x8 images, whose grey level tells the class."""
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    arrays = {}
+    for part, n in (("train", 24), ("test", 10)):
+        labels = np.arange(n) % 2
+        grey = 60 + 120 * labels[:, None, None, None]
+        noise = np.random.default_rng(n).integers(0, 40, (n, 8, 8, 1))
+        arrays[f"x_{part}"] = (grey + noise).astype(np.uint8)
+        arrays[f"y_{part}"] = labels
+    np.savez(path, **arrays)
+    return path
+
+
+def search_config(data):
+    """Of a search on NAS-Bench-201's cells, resolved."""
+    return resolve(
+        {
+            "data": {"name": f"npz:{data}", "validation": 8, "seed": 0},
+            "space": {"name": "nasbench201", "channels": 2, "cells": 1},
+            "strategy": {"name": "random_search"},
+            "evaluator": {"name": "shared_weights", "batch_size": 4},
+            "task": {"name": "classification"},
+            "schedule": {"child_steps": 2, "policy_steps": 1, "samples": 2},
+            "train": {"seed": 0, "rounds": 2, "checkpoint_seconds": 0.0},
+            "retrain": {"epochs": 2, "batch_size": 4},
+            "baseline": {"n": 2},
+        }
+    )
+
+
+@pytest.fixture
+def config(data):
+    return search_config(data)
+
+
+def finish_search(folder, config, decisions=SKIPS, scored=4):
+    """Writes what a search would leave in its workdir."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", as_json(config))
+    result = {
+        "strategy": config.strategy.name,
+        "best": {"decisions": list(decisions), "genotype": "", "reward": 0.5},
+        "budget": {"scored": scored},
+    }
+    write_json(folder / "result.json", result)
+
+
+def changed(config, section, **options):
+    plain = config.to_dict()
+    return resolve(plain | {section: plain[section] | options})
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stands in for training and saving; the names of what was trained."""
+    names = []
+
+    def train(training, key, *, name, folder, **_):
+        names.append(name)
+        return Trained({}, 0.8, 1.5, 2.5)
+
+    def save(path, *_):
+        path.write_text("")
+
+    monkeypatch.setattr(launch.retrain, "train", train)
+    monkeypatch.setattr(launch.retrain, "save_artifact", save)
+    return names
+
+
+# ---- what is trained ----------------------------------------------------------------
+
+
+def test_the_winner_stands_beside_random_architectures(config, tmp_path, trained):
+    finish_search(tmp_path, config)
+    report = retrain(config, tmp_path)
+    assert trained == ["winner", "random 1", "random 2"]
+    assert json.loads((tmp_path / "retrain.json").read_text()) == report
+    assert report["winner"]["decisions"] == list(SKIPS)
+    assert report["winner"]["test_accuracy"] == 0.8
+    assert report["winner"]["standard_error"] == pytest.approx((0.16 / 10) ** 0.5)
+    # 3x3 stem 1 to 2 and batch norm; two residual blocks 2-4-8 of two 3x3 convolutions
+    # with a 1x1 shortcut; batch norm and classifier.
+    blocks = sum(9 * (a * b + b * b) + a * b + 4 * b for a, b in ((2, 4), (4, 8)))
+    assert report["winner"]["params"] == 18 + 4 + blocks + 16 + 8 * 2 + 2
+    drawn = [tuple(row["decisions"]) for row in report["random"]]
+    assert len({*drawn, SKIPS}) == 3
+    assert report["recipe"]["epochs"] == 2 and report["recipe"]["test_images"] == 10
+
+
+def test_random_architectures_are_distinct_and_depend_on_the_seed_alone(config):
+    space = build_space(config, 2)
+    first = random_architectures(space, 0, 5, SKIPS)
+    assert len({*first, SKIPS}) == 6
+    assert random_architectures(space, 0, 3, SKIPS) == first[:3]
+    assert random_architectures(space, 1, 3, SKIPS) != first[:3]
+    assert first[0] not in random_architectures(space, 0, 5, first[0])
+
+
+def test_the_space_of_the_final_network_may_be_larger(config, tmp_path, trained):
+    finish_search(tmp_path, config)
+    small = retrain(config, tmp_path)["winner"]["params"]
+    config = changed(config, "retrain", space={"channels": 4})
+    report = retrain(config, tmp_path)
+    assert report["winner"]["params"] > 3 * small
+    assert report["recipe"]["space"]["channels"] == 4
+    assert len(trained) == 6  # another recipe: all are trained anew
+
+
+def test_nothing_is_trained_twice(config, tmp_path, trained):
+    finish_search(tmp_path, config)
+    first = retrain(config, tmp_path)
+    assert retrain(config, tmp_path) == first and len(trained) == 3
+    retrain(changed(config, "baseline", n=3), tmp_path)
+    assert trained[3:] == ["random 3"]
+    finish_search(tmp_path, config, decisions=CONV)  # the search went on
+    report = retrain(config, tmp_path)
+    assert trained[4:] == ["winner"] and report["random"] == first["random"]
+    (tmp_path / "winner.msgpack").unlink()
+    retrain(config, tmp_path)
+    assert trained[5:] == ["winner"]
+
+
+def test_what_was_trained_before_a_failure_is_kept(
+    config, tmp_path, trained, monkeypatch
+):
+    def fail(training, key, *, name, **rest):
+        if name == "random 2":
+            raise NotFinite("the loss of step 3 (epoch 1) is not finite")
+        return complete(training, key, name=name, **rest)
+
+    complete = launch.retrain.train
+    finish_search(tmp_path, config)
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.retrain, "train", fail)
+        with pytest.raises(UserError, match=r"random 2: the loss of step 3 .*\|.*~0\|"):
+            retrain(config, tmp_path)
+    retrain(config, tmp_path)
+    assert trained == ["winner", "random 1", "random 2"]
+
+
+def test_other_searches_and_architectures_are_added(config, tmp_path, trained, capsys):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    finish_search(ours, config)
+    finish_search(theirs, config, decisions=CONV, scored=9)
+    report = retrain(config, ours, compare=theirs)
+    assert [row["name"] for row in report["others"]] == ["random_search winner"]
+    assert f"{theirs} scored 9 architectures, this search 4" in capsys.readouterr().out
+    text = build_space(config, 2).spec.encode((3,) * 6)
+    report = retrain(config, ours, arch=text)
+    assert len(trained) == 5
+    assert [row["name"][:5] for row in report["others"]] == ["rando", "arch "]
+    assert report["others"][1]["decisions"] == [3] * 6
+    assert (ours / report["others"][1]["artifact"]).exists()
+    table = closing_table(report)
+    assert "random_search winner" in table and "arch " in table
+
+
+# ---- what goes wrong ----------------------------------------------------------------
+
+
+def test_a_workdir_without_a_result_names_the_command(config, tmp_path):
+    with pytest.raises(UserError, match="python -m launch.search --config=") as mistake:
+        retrain(config, tmp_path)
+    assert "\n" not in str(mistake.value) and str(tmp_path) in str(mistake.value)
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ({"batch_size": 25}, "config.retrain: a batch of 25 .* of 24 images"),
+        ({"space": {"chanels": 3}}, "config.retrain.space has no key 'chanels'; did"),
+        ({"space": {"channels": 0}}, "channels"),
+        ({"epochs": 0}, "epochs is 0"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_told_before_training(
+    config, tmp_path, trained, options, text
+):
+    finish_search(tmp_path, config)
+    with pytest.raises(UserError, match=text):
+        retrain(changed(config, "retrain", **options), tmp_path)
+    assert not trained
+
+
+def test_a_search_on_other_data_is_no_comparison(config, tmp_path, trained):
+    finish_search(tmp_path / "ours", config)
+    finish_search(tmp_path / "theirs", changed(config, "data", seed=1))
+    with pytest.raises(UserError, match="another config.data"):
+        retrain(config, tmp_path / "ours", compare=tmp_path / "theirs")
+
+
+# ---- the table ----------------------------------------------------------------------
+
+
+def row(accuracy, error=0.01):
+    return {
+        "test_accuracy": accuracy,
+        "standard_error": error,
+        "params": 12345,
+        "macs": 6789000,
+        "seconds": 12.3,
+        "compile_seconds": 4.4,
+    }
+
+
+def test_the_table_is_aligned_and_says_no_difference():
+    report = {"winner": row(0.98), "random": [row(0.97), row(0.975)], "others": []}
+    assert closing_table(report).splitlines() == [
+        "network   test accuracy, %  params       macs  seconds  compile",
+        "winner        98.00 ± 1.00  12,345  6,789,000       12        4",
+        "random 1      97.00 ± 1.00  12,345  6,789,000       12        4",
+        "random 2      97.50 ± 1.00  12,345  6,789,000       12        4",
+        "winner - mean of 2 random = +0.75 ± 1.22 points: no difference",
+    ]
+
+
+@pytest.mark.parametrize(
+    "accuracies, text",
+    [
+        ([0.98, 0.9, 0.9], "+8.00 ± 1.22 points: the winner is better"),
+        ([0.9, 0.98], "-8.00 ± 1.41 points: the winner is worse"),
+        ([0.9], "no random architecture"),
+    ],
+)
+def test_two_standard_errors_are_a_difference(accuracies, text):
+    winner, *random = map(row, accuracies)
+    assert text in verdict(winner, random)
+
+
+def test_equal_accuracies_without_error_are_no_difference():
+    assert "no difference" in verdict(row(1.0, 0.0), [row(1.0, 0.0)])
+
+
+# ---- real training ------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Keeps compiled programs between the trainings of a test: they are the same."""
+    programs = {}
+
+    def compile_(self, function, *arguments, **options):
+        name = function.__name__
+        if name not in programs:
+            programs[name] = original(self, function, *arguments, **options)
+        return programs[name]
+
+    original = launch.training._Run._compile
+    monkeypatch.setattr(launch.training._Run, "_compile", compile_)
+
+
+def test_a_stopped_training_goes_on_bit_for_bit(
+    config, tmp_path, monkeypatch, compiled_once
+):
+    config = changed(config, "baseline", n=0)
+    for name in ("whole", "stopped"):
+        finish_search(tmp_path / name, config)
+    monkeypatch.setattr(launch.training, "CALL_SECONDS", 0.0)  # one step a call
+    whole = retrain(config, tmp_path / "whole")
+
+    def stop(self):
+        call(self)
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    call = launch.training._Run.call
+    with monkeypatch.context() as patch:
+        patch.setattr(launch.training._Run, "call", stop)
+        with pytest.raises(Interrupted):
+            retrain(config, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "retrain.json").exists()
+    steps = []
+
+    def count(self):
+        steps.append(self.step)
+        call(self)
+
+    monkeypatch.setattr(launch.training._Run, "call", count)
+    stopped = retrain(config, tmp_path / "stopped")
+    assert steps == list(range(3, 12))  # 2 epochs of 6 batches
+    assert stopped["winner"]["test_accuracy"] == whole["winner"]["test_accuracy"]
+    assert not (tmp_path / "stopped" / "retrain").exists()
+    files = [tmp_path / name / "winner.msgpack" for name in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert load_artifact(files[0]).description["decisions"] == list(SKIPS)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
+    def init(key, data):
+        return TrainState(key, jnp.int32(0), jnp.array(False), (), (), (), ())
+
+    def run(state, data, count):
+        step = jnp.minimum(state.step + count, 7)
+        metrics = {"loss": jnp.float32(1), "accuracy": jnp.float32(0)}
+        return state.replace(step=step, failed=step == 7), metrics
+
+    training = FromScratch({}, 9, 2, init, run, lambda variables, data: 0.0)
+    with (
+        Signals() as signals,
+        pytest.raises(NotFinite, match=r"loss of step 7 \(epoch 4\) is not finite"),
+    ):
+        train(
+            training,
+            jax.random.key(0),
+            name="toy",
+            folder=tmp_path,
+            checkpoint_seconds=60.0,
+            signals=signals,
+        )
+
+
+# ---- the artefact -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A space, and untrained variables of one of its networks."""
+    arguments = {"name": "nasbench201", "classes": 3, "channels": 2, "cells": 1}
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    split = Split(images, np.arange(4, dtype=np.int32) % 3)
+    mean, std = np.array([0.1], np.float32), np.array([0.7], np.float32)
+    dataset = Dataset("x", split, split, split, 3, mean, std)
+    space = launch.artifact.SPACES["nasbench201"](classes=3, channels=2, cells=1)
+    module, choices = space.module("final"), space.bind(SKIPS)
+    x = preprocess(dataset)(images)
+    variables = jax.jit(lambda key, x: module.init(key, choices, x, True))(
+        jax.random.key(0), x
+    )
+    logits = jax.jit(
+        lambda v, x: module.apply(v, choices, preprocess(dataset)(x), False)
+    )(variables, images)
+    return arguments | {"dtype": "float32"}, dataset, variables, logits
+
+
+def test_an_artefact_reloads_to_the_same_logits(network, tmp_path):
+    arguments, dataset, variables, logits = network
+    save_artifact(tmp_path / "a.msgpack", arguments, SKIPS, dataset, variables)
+    loaded = load_artifact(tmp_path / "a.msgpack")
+    np.testing.assert_array_equal(loaded.logits(dataset.test.images), logits)
+    assert jnp.std(logits) > 0
+    assert loaded.description["genotype"].count("skip_connect") == 6
+    assert loaded.description["image"] == [8, 8, 1]
+
+
+def test_a_damaged_or_foreign_artefact_is_told_in_one_line(network, tmp_path):
+    arguments, dataset, variables, _ = network
+    path = tmp_path / "a.msgpack"
+    with pytest.raises(UserError, match="no artefact .*a.msgpack"):
+        load_artifact(path)
+    save_artifact(path, arguments, SKIPS, dataset, variables)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match="is no intact artefact: ") as mistake:
+        load_artifact(path)
+    assert "\n" not in str(mistake.value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch.artifact, "SCHEMA", 99)
+        save_artifact(path, arguments, SKIPS, dataset, variables)
+    with pytest.raises(UserError, match="schema 99; this version reads 1"):
+        load_artifact(path)
+
+
+# ---- the program --------------------------------------------------------------------
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "launch.retrain"]
+COMMANDS = {
+    "no workdir": ["--workdir={0}/absent"],
+    "no result": ["--workdir={0}/unfinished"],
+    "key of the search": ["--workdir={0}/run", "--config.space.channels=3"],
+    "unknown key": ["--workdir={0}/run", "--config.retrain.epoch=3"],
+    "unknown section": ["--workdir={0}/run", "--config.retrian.epochs=3"],
+    "foreign architecture": ["--workdir={0}/run", "--arch=1 2 3"],
+}
+MESSAGES = {
+    "no workdir": "run first: python -m launch.search --config=",
+    "no result": "holds no finished search (result.json); run first: python -m",
+    "key of the search": "config.space belongs to the search in ",
+    "unknown key": "config.retrain has no key 'epoch'; did you mean epochs?",
+    "unknown section": "config override: ",
+    "foreign architecture": "--arch: not a NAS-Bench-201 cell: '1 2 3'",
+}
+
+
+@pytest.fixture(scope="module")
+def programs(data, tmp_path_factory):
+    """All commands of `COMMANDS`, started at once: importing is what takes long."""
+    folder = tmp_path_factory.mktemp("runs")
+    finish_search(folder / "run", search_config(data))
+    finish_search(folder / "unfinished", search_config(data))
+    (folder / "unfinished" / "result.json").unlink()
+    return {
+        name: subprocess.Popen(
+            [*PROGRAM, *(argument.format(folder) for argument in given)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, given in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_ends_the_program_with_one_line(name, programs):
+    out, err = programs[name].communicate(timeout=120)
+    assert programs[name].returncode == 1
+    assert err.startswith("error: ") and MESSAGES[name] in err
+    assert err.count("\n") == 1 and "Traceback" not in out

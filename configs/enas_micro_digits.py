@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.evaluator.update(
         batch_size=64,
         reward_batch_size=120,
-        learning_rate=0.05,
+        learning_rate=0.15,
         min_learning_rate=0.0005,
         restart_epochs=10,
         restart_factor=2,

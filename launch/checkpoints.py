@@ -4,6 +4,7 @@ Saving is asynchronous, from a copy on the host.  Each checkpoint carries a chec
 `restore` takes the newest one that is intact.
 """
 
+import os
 import sys
 import zlib
 from typing import Any
@@ -24,7 +25,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int):
-        self._folder = epath.Path(folder)
+        self._folder = _absolute(epath.Path(folder))
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -105,6 +106,12 @@ class Checkpoints:
         if _checksum(arrays) != restored.host["checksum"]:
             raise ValueError("its checksum is wrong")
         return arrays, restored.host
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    """Orbax refuses relative paths; remote ones are absolute."""
+    remote = "://" in os.fspath(path)
+    return path if remote else epath.Path(os.path.abspath(path))
 
 
 def _is_key(x: Any) -> bool:

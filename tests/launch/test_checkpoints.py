@@ -108,3 +108,10 @@ def test_a_checkpoint_is_a_copy(tmp_path):
         for _ in range(3):
             state = donate(state)
     check(restore(tmp_path), 1)
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("runs/checkpoints", keep=2) as checkpoints:
+        checkpoints.save(1, make(1), {"step": 1, "none": None})
+    check(restore("runs/checkpoints"), 1)

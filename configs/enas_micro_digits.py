@@ -30,15 +30,15 @@ def get_config(arg: str = "") -> ConfigDict:
         reward_batch_size=120,
         learning_rate=0.15,
         min_learning_rate=0.0005,
-        restart_epochs=10,
-        restart_factor=2,
+        restart_epochs=120,
+        restart_factor=1,
         pad=1,
     )
     config.schedule.update(
-        child_steps=17, policy_steps=10, samples=6, warmup_rounds=15, uniform=0.2
+        child_steps=17, policy_steps=10, samples=6, warmup_rounds=80, uniform=0.2
     )
     config.derive.n = 20
-    config.train.update(rounds=60, checkpoint_seconds=20.0)
+    config.train.update(rounds=120, checkpoint_seconds=20.0)
     config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05, pad=1)
     smoke = {"space": {"nodes": 2, "channels": 4, "layers": 1}}
     return common.vary(config, arg, smoke)

@@ -27,6 +27,8 @@ class Space(NamedTuple):
         ``{"weights", "live"}`` into the choices that `choose` gets.
       extract: ``(variables, decisions) -> variables`` of the fixed search-form child.
       bindings: those of "fixed", "sampled", "relaxed" that the space supports.
+      running_statistics: whether the search form keeps them; where it does not, it
+        uses the statistics of the batch in any case.
     """
 
     spec: DecisionSpec
@@ -34,6 +36,7 @@ class Space(NamedTuple):
     bind: Callable[[Any], Any]
     extract: Callable[[Any, Any], Any]
     bindings: frozenset[str] = frozenset({"fixed", "sampled", "relaxed"})
+    running_statistics: bool = True
 
 
 class Task(NamedTuple):

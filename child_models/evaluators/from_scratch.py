@@ -47,8 +47,8 @@ class FromScratch(NamedTuple):
       init: ``(key, data) -> TrainState``.
       run: ``(state, data, count) -> (state, {"loss", "accuracy"})``: at most count
         steps, a traced int32[], and the means over them; stops at the end of training,
-        and before a step whose loss is not finite.  To be compiled with the state
-        donated.
+        and before a step whose loss or gradient is not finite.  To be compiled with
+        the state donated.
       test: ``(variables, data) -> float32[]``, the mean metric over the test split,
         with running statistics.
     """
@@ -173,6 +173,7 @@ def from_scratch(
             loss_of, has_aux=True
         )(state.params, state.batch_stats, images, labels, dropout_key, drop)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        finite = jnp.isfinite(optax.tree.norm(grads))
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -180,7 +181,7 @@ def from_scratch(
             opt_state=opt_state,
             position=position,
         )
-        return new, {"loss": loss, "accuracy": accuracy}
+        return new, {"loss": jnp.where(finite, loss, jnp.nan), "accuracy": accuracy}
 
     def run(state, data, count):
         begin, end = state.step, jnp.minimum(state.step + count, steps)

@@ -1,8 +1,9 @@
 """Shared weights: one supernet is trained on sampled architectures and scores them.
 
 ENAS, Pham et al. 2018 (https://arxiv.org/abs/1802.03268), section 2.2; SPOS, Guo et al.
-2020, for recalibrated statistics.  Differs from ENAS' code: gradients are clipped
-before weight decay is added, as later work does.
+2020, for recalibrated statistics.  A loss or gradient that is not finite makes the
+reported loss NaN, and a score whose loss is not finite is NaN, so that neither is taken
+for a bad architecture.
 
 Shapes: B images a training step, S a scoring batch, n architectures, T decisions.
 """
@@ -104,6 +105,16 @@ def shared_weights(
         )
     _check("reward_batch", reward_batch, REWARD_BATCHES)
     _check("batch_norm", batch_norm, BATCH_NORMS)
+    if calibration_batches < 1:
+        raise ValueError(
+            f"evaluator.calibration_batches is {calibration_batches}; "
+            "it must be 1 or more"
+        )
+    if batch_norm == "recalibrated" and not space.running_statistics:
+        raise ValueError(
+            "evaluator.batch_norm='recalibrated' needs running statistics, which the "
+            "search form of this space does not keep; take 'batch'"
+        )
     if not callable(reward):
         _check("reward", reward, REWARDS)
         reward = REWARDS[reward]
@@ -156,9 +167,10 @@ def shared_weights(
             return task.loss(logits, labels).mean(), logits
 
         (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        finite = jnp.isfinite(optax.tree.norm(grads))
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
-            "loss": loss,
+            "loss": jnp.where(finite, loss, jnp.nan),
             "accuracy": task.metric(logits, labels).mean(),
             "decisions": decisions,
         }
@@ -189,6 +201,9 @@ def shared_weights(
         loss = jnp.sum(task.loss(logits, labels) * weight)
         return {"accuracy": jnp.sum(task.metric(logits, labels) * weight), "loss": loss}
 
+    def reward_of(scores):
+        return jnp.where(jnp.isfinite(scores["loss"]), reward(scores), jnp.nan)
+
     def evaluate(key, state, data, proposal):
         del key  # scoring draws nothing
         shared, after_shared = validation.next(state.validation)
@@ -199,7 +214,7 @@ def shared_weights(
             else:
                 indices, position = validation.next(position)
             ones = jnp.full(reward_batch_size, 1 / reward_batch_size)
-            return position, reward(
+            return position, reward_of(
                 measure(state.params, data, decisions, indices, ones)
             )
 
@@ -221,7 +236,7 @@ def shared_weights(
 
         zero = {"accuracy": jnp.float32(0), "loss": jnp.float32(0)}
         sums, _ = jax.lax.scan(body, zero, jnp.arange(steps))
-        return reward(jax.tree.map(lambda s: s / total, sums))
+        return reward_of(jax.tree.map(lambda s: s / total, sums))
 
     return Evaluator(data, init, improve, evaluate, score)
 

@@ -79,4 +79,4 @@ def enas_macro(
         image = (8, 8, variables["params"]["stem"]["kernel"].shape[2])
         return extract(forms["search"], bind(np.asarray(decisions)), variables, image)
 
-    return Space(spec, module, bind, cut)
+    return Space(spec, module, bind, cut, running_statistics=False)

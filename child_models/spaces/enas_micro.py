@@ -109,7 +109,7 @@ def enas_micro(
         image = (8, 8, variables["params"]["stem"]["kernel"].shape[2])
         return extract(forms["search"], bind(np.asarray(decisions)), variables, image)
 
-    return Space(spec, module, bind, cut)
+    return Space(spec, module, bind, cut, running_statistics=False)
 
 
 _FIXED_ARC = """

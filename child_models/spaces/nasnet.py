@@ -150,7 +150,12 @@ def nasnet(
     Raises:
       ValueError: on sizes that no network has.
     """
-    _check(blocks, cells, stem, normal_concat, reduce_concat)
+    positive = {"classes": classes, "channels": channels}
+    if stem_multiplier is not None:
+        positive["stem_multiplier"] = stem_multiplier
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: must be in [0, 1)")
+    _check(blocks, cells, stem, normal_concat, reduce_concat, positive)
     spec = nasnet_spec(blocks)
     sizes = {
         "classes": classes,
@@ -182,7 +187,10 @@ def nasnet(
     return Space(spec, module, bind, functools.partial(_extract, search, bind))
 
 
-def _check(blocks, cells, stem, normal_concat, reduce_concat) -> None:
+def _check(blocks, cells, stem, normal_concat, reduce_concat, positive) -> None:
+    for name, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be positive")
     if blocks < 1:
         raise ValueError(f"blocks={blocks}: must be at least 1")
     if cells < 2:

@@ -11,14 +11,14 @@ takes decision t by one of three heads:
   skip        q as above for the one target j, logits (-q, q); the next input is the
               anchor of j if it is skipped from, else a learned vector
 
-The anchor of node j is the hidden state after its last decision; a cell's inputs have
-learned ones.  Logits l are squashed to c tanh(l / temperature) and then masked by
-legality.  Sampling and evaluation run the same step, in one ``lax.scan`` over t, so the
-time to compile does not grow with T.
+The anchor of node j is the first hidden state that has seen all of its decisions; a
+cell's inputs have learned ones.  Logits l are squashed to c tanh(l / temperature) and
+then masked by legality.  Sampling and evaluation run the same step, in one ``lax.scan``
+over t, so the time to compile does not grow with T.
 
-Unlike in ENAS's code, skips of one node are taken in turn and see each other, and the
-prior of skips is on the probabilities that they are sampled with, softmax(-q, q), and
-not on sigmoid(-q, q).
+Unlike in ENAS's code, a micro node's decisions come as input, op, input, op; skips of
+one node are taken in turn and see each other; and the prior of skips is on the
+probabilities that they are sampled with, softmax(-q, q), and not on sigmoid(-q, q).
 
 Shapes: n architectures, T decisions, V choices (padded), H hidden units, M cell inputs,
 N nodes.
@@ -299,9 +299,9 @@ class _Network(nn.Module):
         for cell, carry in zip(self.cells, cells, strict=True):
             carry, x = cell(carry, x)
             new_cells.append(carry)
+        anchors = anchors.at[row.built].set(x)
         logits = jnp.where(mask, self._logits(x, anchors, row), -jnp.inf)
         choice = pick(logits).astype(jnp.int32)
-        anchors = anchors.at[row.node].set(x)
         state = new_cells, self._next_input(anchors, row, choice), anchors
         return state, choice, self._evaluate(logits, mask, row, choice)
 

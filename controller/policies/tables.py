@@ -21,14 +21,15 @@ class Rows(NamedTuple):
     targets: np.ndarray  # int32[T, V], rows of the anchors behind the choices
     skip: np.ndarray  # bool[T]
     skip_weight: np.ndarray  # float[T], 1 / nodes with skips; 0 for other decisions
-    node: np.ndarray  # int32[T], row of the anchors that the step overwrites
+    built: np.ndarray  # int32[T], row of the anchors that the step overwrites
 
 
 class Tables(NamedTuple):
     """The rows of a spec, and the sizes of what they index.
 
-    Anchors are numbered: M cell inputs, N nodes, and one that is never read, which
-    steps without a node overwrite.
+    Anchors are numbered: M cell inputs, N nodes, and one that is never read.  A step
+    overwrites the anchor of the node that the decision before it helped to build: it is
+    the first whose hidden state has seen that decision.
     """
 
     rows: Rows
@@ -64,6 +65,8 @@ def tables(spec: DecisionSpec) -> Tables:
     for t, d in enumerate(decisions):
         targets[t, : len(d.targets)] = [anchors[j] for j in d.targets]
     skip = np.array([is_skip(d) for d in decisions])
+    spare = len(anchors)
+    row_of = [anchors[d.node] if d.node >= 0 else spare for d in decisions]
     rows = Rows(
         attends=np.array([bool(d.targets) for d in decisions]),
         head=np.array(
@@ -72,7 +75,7 @@ def tables(spec: DecisionSpec) -> Tables:
         targets=targets,
         skip=skip,
         skip_weight=skip / max(with_skips, 1),
-        node=np.array([anchors.get(d.node, len(anchors)) for d in decisions], np.int32),
+        built=np.array([spare, *row_of[:-1]], np.int32),
     )
     return Tables(
         rows, tuple(groups[False]), tuple(groups[True]), len(inputs), len(nodes)

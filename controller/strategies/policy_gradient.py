@@ -73,6 +73,8 @@ def policy_gradient(
     entropy_weight: float,
     skip_weight: float,
     clip_norm: float | None,
+    adam_b1: float = 0.9,
+    adam_epsilon: float = 1e-8,
     epochs: int = 1,
 ) -> Strategy:
     """Builds a strategy that learns a policy.
@@ -88,6 +90,8 @@ def policy_gradient(
       entropy_weight: of the entropy bonus.
       skip_weight: of the prior on skips.
       clip_norm: largest global norm of a gradient; None for no limit.
+      adam_b1: decay of Adam's first moment.
+      adam_epsilon: Adam's epsilon.
       epochs: steps of Adam in an update.
 
     Returns:
@@ -96,13 +100,18 @@ def policy_gradient(
     Raises:
       ValueError: on a number out of its range.
     """
+    if not 0 <= adam_b1 < 1:
+        raise ValueError(f"adam_b1 is {adam_b1}; it must be in [0, 1)")
+    if not adam_epsilon > 0:
+        raise ValueError(f"adam_epsilon is {adam_epsilon}; it must be positive")
     _check(
         learning_rate, baseline.decay, entropy_weight, skip_weight, clip_norm, epochs
     )
     clip = (
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
-    optimizer = optax.chain(clip, optax.adam(learning_rate))
+    adam = optax.adam(learning_rate, b1=adam_b1, eps=adam_epsilon)
+    optimizer = optax.chain(clip, adam)
 
     def init(key):
         params = policy.init(key)

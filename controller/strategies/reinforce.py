@@ -26,6 +26,8 @@ def reinforce(
     entropy_weight: float = 0.0,
     skip_weight: float = 0.0,
     clip_norm: float | None = None,
+    adam_b1: float = 0.9,
+    adam_epsilon: float = 1e-8,
     policy: Mapping[str, Any] | None = None,
 ) -> Strategy:
     """Builds the strategy; one step of Adam an update, on the mean over n samples.
@@ -33,7 +35,8 @@ def reinforce(
     Args:
       spec: of the space.
       learning_rate: of Adam; ENAS has 3.5e-3 in the micro space, 1e-3 in the macro one.
-      baseline_decay: d of b <- d b + (1 - d) mean(R); 0.99 in ENAS.
+      baseline_decay: d of b <- d b + (1 - d) mean(R), once an update.  ENAS has 0.99
+        once a sample, which is 0.99^n here.
       baseline_first: whether the advantage uses the baseline after its update.  With
         one sample that is the same but for a factor: R - b_new = d (R - b_old).
       baseline_init: where the baseline starts, 0 in ENAS; None for the mean reward of
@@ -41,6 +44,8 @@ def reinforce(
       entropy_weight: of the entropy bonus in the loss; 1e-4 in ENAS (in the reward).
       skip_weight: of the prior on skips; 0.8 in ENAS's macro space.
       clip_norm: largest global norm of a gradient; None for no limit.
+      adam_b1: decay of Adam's first moment; 0 in ENAS.
+      adam_epsilon: Adam's epsilon; 1e-3 in ENAS.
       policy: arguments of `lstm_policy`.
 
     Returns:
@@ -59,4 +64,6 @@ def reinforce(
         entropy_weight=entropy_weight,
         skip_weight=skip_weight,
         clip_norm=clip_norm,
+        adam_b1=adam_b1,
+        adam_epsilon=adam_epsilon,
     )

@@ -155,6 +155,8 @@ def plain(spec, params, decisions, options):
             states[layer] = lstm(params[f"cells_{layer}"], states[layer], x)
             x = states[layer][1]
         h = x
+        if t and spec.decisions[t - 1].node >= 0:
+            anchors[spec.decisions[t - 1].node] = h
 
         def score(j, d=d, h=h):
             w1, w2 = params["attention"][attention.index(d.group)]
@@ -181,7 +183,6 @@ def plain(spec, params, decisions, options):
         if is_skip:
             terms = probs * np.log(probs / np.array([0.6, 0.4]))
             kl[d.node] = kl.get(d.node, 0.0) + terms.sum()
-        anchors[d.node] = h
         if is_skip:
             x = anchors[d.targets[0]] if value else params["learned"][1]
         elif d.targets:
@@ -281,9 +282,9 @@ def test_skip_kl_is_zero_at_the_target():
         return policy.evaluate(params, jnp.array([[0, 1]]))
 
     with jax.enable_x64(True):
-        elsewhere = evaluate(0.4)
+        elsewhere = evaluate(0.3)
         p = float(jnp.exp(elsewhere.log_prob[0]))
-        kl = p * math.log(p / 0.4) + (1 - p) * math.log((1 - p) / 0.6)
+        kl = p * math.log(p / 0.3) + (1 - p) * math.log((1 - p) / 0.7)
         assert kl > 1e-3
         assert float(elsewhere.skip_kl[0]) == pytest.approx(kl, rel=1e-10)
         assert float(evaluate(p).skip_kl[0]) == pytest.approx(0, abs=1e-14)

@@ -134,6 +134,21 @@ def test_rewards_of_one_batch_do_not_depend_on_the_order(frozen):
     assert int(new.validation.position) == 4  # one batch for all
 
 
+def test_weights_that_are_not_finite_give_neither_scores_nor_losses(frozen):
+    evaluator, improve, state = frozen
+    broken = state.replace(params=jax.tree.map(lambda w: w * jnp.nan, state.params))
+    _, trial = jax.jit(evaluator.evaluate)(
+        jax.random.key(0),
+        broken,
+        evaluator.data,
+        Proposal(jnp.array([CONVS, SKIPS, CONVS]), jnp.zeros(3)),
+    )
+    assert np.isnan(trial.reward).all()
+    assert np.isnan(jax.jit(evaluator.score)(broken, evaluator.data, jnp.array(CONVS)))
+    _, metrics = improve(jax.random.key(1), broken, evaluator.data, jnp.array(CONVS))
+    assert np.isnan(metrics["loss"])
+
+
 def test_fresh_batches_and_recalibrated_statistics_and_other_rewards():
     evaluator = build(
         reward_batch="fresh",
@@ -165,6 +180,12 @@ def test_fresh_batches_and_recalibrated_statistics_and_other_rewards():
 def test_refuses(options, text):
     with pytest.raises(ValueError, match=text):
         build(**options)
+
+
+def test_recalibration_needs_running_statistics():
+    space = SPACE._replace(running_statistics=False)
+    with pytest.raises(ValueError, match="needs running statistics"):
+        shared_weights(space, TASK, DATASET, batch_size=4, batch_norm="recalibrated")
 
 
 def test_refuses_a_space_without_the_sampled_binding():

@@ -1,9 +1,10 @@
 """Checkpoints of a whole search state, by Orbax.
 
 Saving is asynchronous, from a copy on the host.  Each checkpoint carries a checksum;
-`restore` takes the newest one that is intact.
+`restore` takes the newest one that is intact.  Nothing is ever deleted but by age.
 """
 
+import itertools
 import os
 import sys
 import zlib
@@ -15,21 +16,33 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from launch.command import UserError
+
+_OTHER = "was written by another version of this program; take another workdir"
+
 
 class Checkpoints:
     """The checkpoints of one folder; use as a context manager.
 
     Args:
       folder: holds one folder a step.
-      keep: how many of the newest are kept.
+      keep: how many of the newest are kept; None to read only: nothing in the folder
+        is written, renamed or deleted.
     """
 
-    def __init__(self, folder: epath.PathLike, *, keep: int):
+    def __init__(self, folder: epath.PathLike, *, keep: int | None):
         self._folder = _absolute(epath.Path(folder))
+        self._read_only = keep is None
         self._manager = ocp.CheckpointManager(
             self._folder,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "host": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=True
+                max_to_keep=keep,
+                read_only=self._read_only,
+                enable_async_checkpointing=not self._read_only,
             ),
         )
 
@@ -69,33 +82,38 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, like: Any) -> tuple[Any, Any] | None:
-        """Reads the newest intact checkpoint; damaged ones are warned of and deleted.
+        """Reads the newest intact checkpoint.
+
+        A damaged one is warned of and renamed to ``damaged-STEP``.
 
         Args:
           like: the state's shapes and dtypes, as `jax.eval_shape` gives them.
 
         Returns:
           state and progress, or None where no checkpoint is intact.
+
+        Raises:
+          UserError: if the newest intact one is of other shapes than `like`.
         """
+        shapes = jax.tree.map(_host_shape, like)
+        found = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                arrays, host = self._read(step, like)
+                arrays, host = self._read(step, shapes)
+            except UserError:
+                raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                print(
-                    f"warning: checkpoint {self._folder / str(step)} is damaged "
-                    f"({reason}); taking the one before",
-                    file=sys.stderr,
-                )
-                (self._folder / str(step)).rmtree()
+                self._set_aside(step, error)
                 continue
-            self._manager.reload()
-            return jax.tree.map(_from_host, like, arrays), host["progress"]
+            found = jax.tree.map(_from_host, like, arrays), host["progress"]
+            break
         self._manager.reload()
-        return None
+        return found
 
-    def _read(self, step: int, like: Any) -> tuple[Any, Any]:
-        shapes = jax.tree.map(_host_shape, like)
+    def _read(self, step: int, shapes: Any) -> tuple[Any, Any]:
+        stored = self._manager.item_metadata(step).state
+        if _stored_layout(stored.tree) != _layout(shapes):
+            raise UserError(f"checkpoint {self._folder / str(step)} {_OTHER}")
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -106,6 +124,34 @@ class Checkpoints:
         if _checksum(arrays) != restored.host["checksum"]:
             raise ValueError("its checksum is wrong")
         return arrays, restored.host
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        """Warns of a damaged checkpoint, and renames it."""
+        path = self._folder / str(step)
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        text = f"warning: checkpoint {path} is damaged ({reason}); "
+        if not self._read_only:
+            tails = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+            names = (f"damaged-{step}{tail}" for tail in tails)
+            name = next(name for name in names if not (self._folder / name).exists())
+            path.rename(self._folder / name)
+            text += f"renamed to {name}, "
+        print(f"{text}taking the one before", file=sys.stderr)
+
+
+def _layout(shapes: Any) -> dict[str, tuple]:
+    """Shape and dtype of each array of a tree, by its dotted path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (x.shape, str(x.dtype))
+        for path, x in leaves
+    }
+
+
+def _stored_layout(tree: Any) -> dict[str, tuple]:
+    """The same of a checkpoint, from its metadata."""
+    leaves = jax.tree.leaves(tree)
+    return {x.name: (tuple(x.shape), str(np.dtype(x.dtype))) for x in leaves}
 
 
 def _absolute(path: epath.Path) -> epath.Path:

@@ -50,7 +50,8 @@ def search(
 
     Raises:
       UserError: on a mistake of the user, before anything compiles.
-      SearchFailed: on a loss or reward that is not finite.
+      SearchFailed: on a loss or reward that is not finite, or where no candidate of
+        the final choice has a finite score.
       Interrupted: after SIGINT or SIGTERM, when all is saved.
     """
     config = resolve(config)
@@ -240,6 +241,12 @@ class _Run:
         self._heed_signals()
         print(f"scoring the last {self._config.derive.n} candidates ...", flush=True)
         scored = derive(self._built, self._state, between=self._heed_signals)
+        if scored[0]["reward"] is None:
+            raise SearchFailed(
+                f"the score of each of the {len(scored)} candidates is not finite: "
+                "shared weights have diverged; search in another workdir with a "
+                "smaller config.evaluator.learning_rate or clip_norm"
+            )
         best = {k: scored[0][k] for k in ("decisions", "genotype", "reward")}
         progress = self._progress
         progress.seconds += time.monotonic() - self._clock

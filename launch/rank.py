@@ -110,7 +110,7 @@ def main() -> None:
             f"{search.space.spec.length}"
         )
     like = jax.eval_shape(search.loop.init, jax.random.key(0))
-    with Checkpoints(folder / "checkpoints", keep=config["train"]["keep"]) as saved:
+    with Checkpoints(folder / "checkpoints", keep=None) as saved:
         restored = saved.restore(like)
     if restored is None:
         raise UserError(f"{folder} has no intact checkpoint")

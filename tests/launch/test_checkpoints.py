@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from launch.checkpoints import Checkpoints
+from launch.command import UserError
 
 
 class State(NamedTuple):
@@ -48,9 +49,9 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def restore(folder):
+def restore(folder, keep=2):
     """The newest intact checkpoint."""
-    with Checkpoints(folder, keep=2) as checkpoints:
+    with Checkpoints(folder, keep=keep) as checkpoints:
         return checkpoints.restore(jax.eval_shape(make, 1))
 
 
@@ -75,12 +76,48 @@ def test_a_truncated_one_is_replaced_by_the_one_before(folder, capsys):
     check(restore(folder), 2)
     assert f"checkpoint {folder / '3'} is damaged" in capsys.readouterr().err
     check(restore(folder), 2)
+    assert not capsys.readouterr().err
+
+
+def test_a_damaged_one_is_renamed_and_never_in_the_place_of_another(folder):
+    (folder / "damaged-3").mkdir()
+    for path in files(folder, 3):
+        os.truncate(path, path.stat().st_size - 1)
+    sizes = [path.stat().st_size for path in files(folder, 3)]
+    check(restore(folder), 2)
+    assert not (folder / "3").exists() and not list((folder / "damaged-3").iterdir())
+    assert [path.stat().st_size for path in files(folder, "damaged-3-2")] == sizes
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(3, make(3), {"step": 3, "none": None})
+    check(restore(folder), 3)
+
+
+def test_reading_only_changes_nothing(folder, tmp_path, capsys):
+    for path in files(folder, 3):
+        os.truncate(path, path.stat().st_size // 2)
+    before = sorted(tmp_path.rglob("*"))
+    check(restore(folder, keep=None), 2)
+    assert "is damaged" in capsys.readouterr().err
+    assert restore(tmp_path / "absent", keep=None) is None
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name, value", [("a", jnp.ones((2, 2))), ("c", jnp.ones(2))])
+def test_one_of_another_version_is_an_error_and_no_damage(folder, name, value):
+    state = make(1)
+    like = jax.eval_shape(lambda: state._replace(weights=state.weights | {name: value}))
+    with (
+        Checkpoints(folder, keep=2) as checkpoints,
+        pytest.raises(UserError, match="3 was written by another version"),
+    ):
+        checkpoints.restore(like)
+    check(restore(folder), 3)
 
 
 def test_values_that_changed_on_disk_are_noticed(folder, capsys):
     with Checkpoints(folder, keep=2) as checkpoints:
         like = jax.eval_shape(make, 1)
-        _, host = checkpoints._read(3, like)
+        host = checkpoints._manager.restore(3)["host"]
         (path,) = (folder / "3" / "host").glob("metadata")
         text = path.read_text()
         path.write_text(text.replace(str(host["checksum"]), str(host["checksum"] + 1)))

@@ -313,6 +313,14 @@ def test_a_loss_that_is_not_finite_stops_the_search(toy, tmp_path):
     assert all(np.isfinite(row[4]) for row in read_trials(tmp_path))
 
 
+def test_no_finite_score_of_a_candidate_is_no_result(toy, tmp_path):
+    loop = toy.loop._replace(score=lambda state, decisions: np.nan)
+    broken = build.Search(**{**vars(toy), "loop": loop})
+    with pytest.raises(SearchFailed, match="each of the 3 candidates .*learning_rate"):
+        search(toy_config(), tmp_path, built=broken)
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_a_workdir_of_another_config_is_refused(toy, tmp_path):
     search(toy_config(rounds=2), tmp_path, built=toy)
     with pytest.raises(UserError, match=r"train.seed \(0 -> 1\)") as refusal:

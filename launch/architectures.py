@@ -16,7 +16,6 @@ from controller.spec import DecisionSpec
 from launch.artifact import load_artifact
 from launch.build import resolve
 from launch.command import UserError, user_errors
-from launch.settings import check_known
 
 # Sizes of the published networks, for a text that comes without a config.
 _SIZES = {
@@ -66,7 +65,7 @@ def read_architecture(spec: DecisionSpec, text: str) -> tuple[int, ...]:
 
 def find(
     text: str | None,
-    config: ConfigDict | None,
+    config: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
 ) -> Subject:
     """Finds out what a text names.
@@ -103,15 +102,9 @@ def final_config(config: ConfigDict) -> ConfigDict:
 
     Args:
       config: resolved.
-
-    Raises:
-      UserError: on a key that the space does not have.
     """
     options = config.to_dict()
-    changes = options["retrain"]["space"] or {}
-    known = [key for key in options["space"] if key != "name"]
-    check_known("config.retrain.space", changes, known)
-    options["space"] |= changes
+    options["space"] |= options["retrain"]["space"] or {}
     options["task"]["label_smoothing"] = options["retrain"]["label_smoothing"]
     return resolve(options)
 
@@ -119,7 +112,7 @@ def final_config(config: ConfigDict) -> ConfigDict:
 # ---- with a config ------------------------------------------------------------------
 
 
-def _of_config(config: ConfigDict, changes, arch) -> Subject:
+def _of_config(config: Mapping[str, Any], changes, arch) -> Subject:
     """The sizes are those of the network that the config retrains."""
     resolved = final_config(resolve(config))
     sizes = {**resolved.space.to_dict(), **changes}

@@ -26,7 +26,9 @@ from launch.settings import (
     Derive,
     Retrain,
     Train,
+    check,
     check_known,
+    check_section,
     fill,
     to_dict,
 )
@@ -75,18 +77,26 @@ def resolve(config: Mapping[str, Any]) -> ConfigDict:
         missing key, and on a value of another type.
     """
     given = to_dict(config)
+    check_section("config", given)
     check_known("config", given, SECTIONS)
-    resolved = {}
-    for section in SECTIONS:
-        options = given.get(section, {})
-        if not isinstance(options, dict):
-            raise UserError(f"config.{section} is {options!r}; it must hold keys")
-        resolved[section] = _resolve_section(section, options)
+    resolved = {
+        section: _resolve_section(section, given.get(section, {}))
+        for section in SECTIONS
+    }
+    _check_final_space(resolved)
     return ConfigDict(resolved).lock()
+
+
+def _check_final_space(resolved: Mapping[str, Any]) -> None:
+    """``retrain.space`` holds arguments of the space; told before the search."""
+    factory = SPACES[resolved["space"]["name"]]
+    changes = resolved["retrain"]["space"] or {}
+    check("config.retrain.space", factory, changes, _GIVEN["space"])
 
 
 def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
     where = f"config.{section}"
+    check_section(where, options)
     if section in _PLAIN:
         filled = fill(where, _PLAIN[section], options, _GIVEN.get(section, set()))
         if dataclasses.is_dataclass(_PLAIN[section]):

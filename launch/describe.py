@@ -25,7 +25,7 @@ from controller.spec import DecisionSpec
 from launch import command
 from launch.architectures import Subject, find
 from launch.command import UserError, user_errors
-from launch.settings import fill
+from launch.settings import check_known, check_section, fill
 
 
 def describe(subject: Subject) -> dict[str, Any]:
@@ -120,8 +120,14 @@ def summary(spec: DecisionSpec) -> str:
 def main() -> None:
     """Prints the description of what the flags name."""
     options = flags.FLAGS
-    config = command.config_from_flags() if command.config_is_given() else None
-    subject = find(options.arch, config, command.overrides("space"))
+    given, config = command.override({}), None
+    if options.config is not None:
+        config = command.config_from_flags()
+    else:
+        check_known("config", given, ["space"])
+    sizes = given.get("space", {})
+    check_section("config.space", sizes)
+    subject = find(options.arch, config, sizes)
     if options.image is not None:
         subject = subject._replace(image=_image(options.image))
     if options.classes is not None:

@@ -177,8 +177,7 @@ def main() -> None:
         raise UserError(f"seeds are {flags.FLAGS.seeds}; expected integers") from error
     config = command.config_from_flags()
     report = repeat(config, flags.FLAGS.workdir, seeds)
-    file = flags.FLAGS["config"].config_filename
-    name = os.path.basename(file).replace(".py", "")
+    name = os.path.basename(flags.FLAGS.config).replace(".py", "")
     print(table(name, report), flush=True)
 
 

@@ -29,10 +29,10 @@ from controller.spec import DecisionSpec
 from launch import command
 from launch.architectures import final_config, read_architecture
 from launch.artifact import save_artifact
-from launch.build import build_dataset, build_space, build_task, resolve
-from launch.command import UserError, user_errors
+from launch.build import SECTIONS, build_dataset, build_space, build_task, resolve
+from launch.command import UserError, command_line, user_errors
 from launch.driver import prepare_jax
-from launch.settings import as_json, config_sha256
+from launch.settings import as_json, check_known, config_sha256
 from launch.signals import Signals
 from launch.tables import closing_table
 from launch.training import NotFinite, train
@@ -88,9 +88,14 @@ def _winner(folder: epath.Path) -> dict[str, Any]:
     if result is None:
         raise UserError(
             f"{folder} holds no finished search (result.json); run first: "
-            f"python -m launch.search --config=... --workdir={folder}"
+            + _search_command(folder)
         )
     return result["best"] | {k: result[k] for k in ("strategy", "budget")}
+
+
+def _search_command(folder: epath.PathLike) -> str:
+    arguments = ("--config=...", f"--workdir={folder}")
+    return command_line("-m", "launch.search", *arguments)
 
 
 def compared(
@@ -299,20 +304,18 @@ def _config(workdir: str) -> dict[str, Any]:
     if config is None:
         raise UserError(
             f"{workdir} is no workdir of a search; run first: "
-            f"python -m launch.search --config=... --workdir={workdir}"
+            + _search_command(workdir)
         )
-    if command.config_is_given():
+    if flags.FLAGS.config is not None:
         raise UserError(f"the config is that of {workdir}; leave out --config=FILE")
-    given = flags.FLAGS.config.to_dict()
-    space = given["retrain"].pop("space")
-    if closed := [s for s in given if given[s] and s not in _OPEN]:
+    given = command.override({})
+    check_known("config", given, SECTIONS)
+    if closed := [section for section in given if section not in _OPEN]:
         raise UserError(
             f"config.{closed[0]} belongs to the search in {workdir}; this command may "
             f"change config.{' and config.'.join(_OPEN)} only"
         )
-    if space:
-        given["retrain"]["space"] = (config["retrain"]["space"] or {}) | space
-    return config | {section: config[section] | given[section] for section in _OPEN}
+    return command.override(config)
 
 
 def main() -> None:

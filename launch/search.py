@@ -5,11 +5,10 @@
 The same command with the same workdir continues a search that was stopped.
 """
 
-import shlex
-
 from absl import flags
 
 from launch import command
+from launch.command import command_line
 from launch.driver import search
 
 
@@ -24,7 +23,8 @@ def main() -> None:
         "measured with shared weights: the network's own accuracy comes from training "
         "it from scratch:"
     )
-    print(f"  python -m launch.retrain --workdir={shlex.quote(workdir)}", flush=True)
+    retrain = command_line("-m", "launch.retrain", f"--workdir={workdir}")
+    print(f"  {retrain}", flush=True)
 
 
 if __name__ == "__main__":

@@ -180,23 +180,48 @@ def fill(
     Raises:
       UserError: on an unknown or missing key, or a value of another type.
     """
+    parameters = _parameters(factory, given)
+    filled = check(where, factory, options, given)
+    for name, parameter in parameters.items():
+        if name not in options and parameter.default is parameter.empty:
+            raise UserError(f"{where}.{name} is missing; it has no default")
+        filled.setdefault(name, to_dict(parameter.default))
+    return {name: filled[name] for name in parameters}
+
+
+def check(
+    where: str,
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    given: set[str] | frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """Checks some of the keyword arguments of `fill`, and adds nothing.
+
+    Returns:
+      the same arguments; integers where the signature says float are floats.
+    """
+    check_section(where, options)
+    parameters = _parameters(factory, given)
+    check_known(where, options, parameters)
+    return {
+        name: _typed(f"{where}.{name}", value, parameters[name])
+        for name, value in options.items()
+    }
+
+
+def _parameters(factory, given) -> dict[str, inspect.Parameter]:
     signature = inspect.signature(factory, eval_str=True)
-    parameters = {
+    return {
         name: parameter
         for name, parameter in signature.parameters.items()
         if name not in given and parameter.kind is not parameter.VAR_KEYWORD
     }
-    check_known(where, options, parameters)
-    filled = {}
-    for name, parameter in parameters.items():
-        if name in options:
-            _check_type(f"{where}.{name}", options[name], parameter)
-            filled[name] = options[name]
-        elif parameter.default is parameter.empty:
-            raise UserError(f"{where}.{name} is missing; it has no default")
-        else:
-            filled[name] = to_dict(parameter.default)
-    return filled
+
+
+def check_section(where: str, value: Any) -> None:
+    """Raises `UserError` on what holds no keys."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} is {value!r}; it must hold keys")
 
 
 def check_known(where: str, given: Iterable[str], known: Collection[str]) -> None:
@@ -212,8 +237,8 @@ def check_known(where: str, given: Iterable[str], known: Collection[str]) -> Non
 _SIMPLE = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 
 
-def _check_type(where: str, value: Any, parameter: inspect.Parameter) -> None:
-    """Raises `UserError` where the annotation is simple and the value is not of it."""
+def _typed(where: str, value: Any, parameter: inspect.Parameter) -> Any:
+    """The value; `UserError` where the annotation is simple and it is not of it."""
     annotation = parameter.annotation
     if isinstance(annotation, types.UnionType):
         members = typing.get_args(annotation)
@@ -226,9 +251,10 @@ def _check_type(where: str, value: Any, parameter: inspect.Parameter) -> None:
         elif member in _SIMPLE:
             allowed += _SIMPLE[member]
         else:
-            return
+            return value
     if isinstance(value, allowed) and (bool in allowed or not isinstance(value, bool)):
-        return
+        whole = type(value) is int and float in members and int not in members
+        return float(value) if whole else value
     names = " or ".join("none" if m is types.NoneType else m.__name__ for m in members)
     raise UserError(f"{where} is {value!r}; it must be {names}")
 

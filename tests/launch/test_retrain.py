@@ -410,7 +410,7 @@ MESSAGES = {
     "no result": "holds no finished search (result.json); run first: python -m",
     "key of the search": "config.space belongs to the search in ",
     "unknown key": "config.retrain has no key 'epoch'; did you mean epochs?",
-    "unknown section": "config override: ",
+    "unknown section": "config has no key 'retrian'; did you mean retrain?",
     "foreign architecture": "--arch: not a NAS-Bench-201 cell: '1 2 3'",
 }
 

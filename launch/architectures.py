@@ -16,6 +16,7 @@ from controller.spec import DecisionSpec
 from launch.artifact import load_artifact
 from launch.build import resolve
 from launch.command import UserError, user_errors
+from launch.workdir import read_config
 
 # Sizes of the published networks, for a text that comes without a config.
 _SIZES = {
@@ -124,7 +125,6 @@ def _of_config(config: Mapping[str, Any], changes, arch) -> Subject:
 def _of_file(path: pathlib.Path, config, overrides) -> Subject:
     """A file; without a config, the one beside it, or what an artefact says."""
     changes = {key: value for key, value in overrides.items() if key != "name"}
-    beside = path.parent / "config.json"
     if config is None and path.suffix == ".msgpack":
         known = load_artifact(path).description
         sizes = {**known["space"], **changes}
@@ -136,9 +136,10 @@ def _of_file(path: pathlib.Path, config, overrides) -> Subject:
         return _of_config(config, changes, found)
     if isinstance(found, str):
         return find(found, None, overrides)
-    if not beside.is_file():
+    beside = read_config(path.parent)
+    if beside is None:
         raise UserError(f"--arch: {path} has no config.json beside it; give --config")
-    return _of_config(ConfigDict(json.loads(beside.read_text())), changes, found)
+    return _of_config(beside, changes, found)
 
 
 def _is_file(text: str) -> bool:
@@ -164,7 +165,9 @@ def _read_file(path: str) -> str | tuple[int, ...]:
         content = json.loads(text)
         best = content.get("best") or content["winner"]
         return tuple(best["decisions"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if os.path.basename(path) in ("result.json", "retrain.json"):
+            raise UserError(f"--arch: {path} names no best architecture") from error
         return text
 
 

@@ -123,7 +123,10 @@ def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """The objects of a search, and the config that they are built from."""
+    """The objects of a search, and the config that they are built from.
+
+    `compiled` names the functions of `loop` that this process has compiled.
+    """
 
     config: ConfigDict
     dataset: Dataset
@@ -133,6 +136,7 @@ class Search:
     evaluator: Evaluator
     schedule: Schedule
     loop: Loop
+    compiled: set[str] = dataclasses.field(default_factory=set, compare=False)
 
 
 def build_dataset(config: ConfigDict) -> Dataset:

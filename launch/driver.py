@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from child_models.data.prepared import cache_folder
 from controller.loop import SearchState
 from launch.build import Search, build, resolve
 from launch.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ from launch.rounds import Rounds, collapse
 from launch.settings import config_sha256
 from launch.signals import Signals
 from launch.store import Store
-from launch.workdir import cache_folder, commit, open_workdir, read_json, write_json
+from launch.workdir import commit, open_workdir, read_result, write_json
 
 
 class SearchFailed(UserError):
@@ -58,7 +59,7 @@ def search(
     prepare_jax(config)
     built = build(config) if built is None else built
     workdir = open_workdir(workdir, config)
-    result = read_json(workdir / "result.json")
+    result = read_result(workdir)
     if result is not None and result["config_sha256"] == config_sha256(config):
         return result
     train = config.train
@@ -161,12 +162,15 @@ class _Run:
             self._save()
 
     def _compile(self) -> None:
+        if "run" in self._built.compiled:
+            return
         begin = time.monotonic()
         print("compiling the search ...", flush=True)
         self._state, _ = jax.block_until_ready(self._built.loop.run(self._state, 0))
         seconds = time.monotonic() - begin
         print(f"compiled in {seconds:.1f} s", flush=True)
         self._progress.compile_seconds += seconds
+        self._built.compiled.add("run")
 
     def _call(self, ticks: int, display: Display) -> None:
         """One compiled call and the book-keeping after it."""

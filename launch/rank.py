@@ -13,6 +13,7 @@ and a column of parameter counts, by default `params_cifar10`.
 """
 
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,21 +24,25 @@ from etils import epath
 from scipy.stats import kendalltau
 from tqdm import tqdm
 
-from launch import command, workdir
+from launch import command
 from launch.build import Search, build, resolve
 from launch.checkpoints import Checkpoints
-from launch.command import UserError
+from launch.command import UserError, user_errors
+from launch.workdir import read_config, read_result, write_json
 
 
 def read_table(path: str, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The named columns of a table, and its ``ops``.
 
     Raises:
-      UserError: on a missing file or column, naming those there are.
+      UserError: on a missing file, one that is no npz, or a missing column, naming
+        those there are.
     """
     if not pathlib.Path(path).is_file():
         raise UserError(f"no table {path!r}")
-    with np.load(path, allow_pickle=False) as table:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"table {path} is no npz file")
+    with user_errors(f"table {path}"), np.load(path, allow_pickle=False) as table:
         for name in ("ops", *columns):
             if name not in table.files:
                 raise UserError(
@@ -99,8 +104,7 @@ def main() -> None:
     options = flags.FLAGS
     table = read_table(options.table, (options.value, options.params))
     folder = epath.Path(options.workdir)
-    config = workdir.read_json(folder / "config.json")
-    result = workdir.read_json(folder / "result.json")
+    config, result = read_config(folder), read_result(folder)
     if config is None or result is None:
         raise UserError(f"{folder} holds no finished search; run launch.search first")
     search = build(resolve(config))
@@ -124,7 +128,7 @@ def main() -> None:
         n=options.n,
         scored=result["budget"]["scored"],
     )
-    workdir.write_json(folder / "rank.json", figures)
+    write_json(folder / "rank.json", figures)
     print(result["best"]["genotype"])
     for name, figure in figures.items():
         print(f"{name:20} {figure:.4g}")

@@ -22,6 +22,7 @@ from launch.build import build, resolve
 from launch.command import UserError
 from launch.driver import prepare_jax, search
 from launch.retrain import retrain
+from launch.tables import mean_accuracy
 from launch.workdir import write_json
 
 
@@ -92,11 +93,11 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       None without random architectures; and "verdict", whether the difference is two
       standard errors or more.
     """
-    winners = [_accuracy([run["winner"]]) for run in runs]
+    winners = [mean_accuracy([run["winner"]]) for run in runs]
     summary = {"winner": _over_seeds(winners), "random": None, "difference": None}
     if not all(run["random"] for run in runs):
         return summary | {"verdict": None}
-    randoms = [_accuracy(run["random"]) for run in runs]
+    randoms = [mean_accuracy(run["random"]) for run in runs]
     differences = [
         (w[0] - r[0], math.hypot(w[1], r[1]))
         for w, r in zip(winners, randoms, strict=True)
@@ -109,13 +110,6 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "difference": difference,
         "verdict": better if real and difference["mean"] else "no difference",
     }
-
-
-def _accuracy(nets: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Mean test accuracy of networks, and its standard error by the test set's size."""
-    mean = math.fsum(net["test_accuracy"] for net in nets) / len(nets)
-    errors = [net["standard_error"] ** 2 for net in nets]
-    return mean, math.sqrt(math.fsum(errors)) / len(nets)
 
 
 def _over_seeds(values: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -138,10 +132,10 @@ def table(name: str, report: Mapping[str, Any]) -> str:
     head.append("search, s")
     rows = [head, ["---"] * len(head)]
     for run in report["seeds"]:
-        winner = _accuracy([run["winner"]])
+        winner = mean_accuracy([run["winner"]])
         random, difference = "-", "-"
         if run["random"]:
-            mean, error = _accuracy(run["random"])
+            mean, error = mean_accuracy(run["random"])
             random = _pair(mean, error)
             difference = _percent(winner[0] - mean, "+")
         params = f"{run['winner']['params']:,}"

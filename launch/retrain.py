@@ -32,11 +32,17 @@ from launch.artifact import save_artifact
 from launch.build import SECTIONS, build_dataset, build_space, build_task, resolve
 from launch.command import UserError, command_line, user_errors
 from launch.driver import prepare_jax
-from launch.settings import as_json, check_known, config_sha256
+from launch.settings import as_json, check_known, config_sha256, differing_keys
 from launch.signals import Signals
 from launch.tables import closing_table
 from launch.training import NotFinite, train
-from launch.workdir import read_json, write_json
+from launch.workdir import (
+    list_differences,
+    read_config,
+    read_json,
+    read_result,
+    write_json,
+)
 
 # Folded into the key of the seed: what random architectures and trainings come from.
 _RANDOM, _TRAIN = 0xFFFFFFFE, 0xFFFFFFFD
@@ -54,7 +60,7 @@ def retrain(
     Args:
       config: of the search, resolved or not.
       workdir: of the search; gets ``retrain.json`` and ``winner.msgpack``.
-      compare: workdir of another search on the same space and data.
+      compare: workdir of a search by another strategy, all else equal.
       arch: text or file of an architecture of the space.
 
     Returns:
@@ -84,7 +90,7 @@ def retrain(
 
 def _winner(folder: epath.Path) -> dict[str, Any]:
     """The result of a search: its best, its strategy, its budget."""
-    result = read_json(folder / "result.json")
+    result = read_result(folder)
     if result is None:
         raise UserError(
             f"{folder} holds no finished search (result.json); run first: "
@@ -101,21 +107,40 @@ def _search_command(folder: epath.PathLike) -> str:
 def compared(
     spec: DecisionSpec, folder: epath.Path, other: epath.Path
 ) -> dict[str, tuple[int, ...]]:
-    """Name and decisions of the winner of another search, on the same space and data.
+    """Name and decisions of the winner of a search that differs in strategy and seed.
 
     Raises:
-      UserError: if that search is not finished, or on something else.
+      UserError: if that search is not finished, or differs in other settings.
     """
     ours, theirs = _winner(folder), _winner(other)
-    configs = [read_json(path / "config.json") for path in (folder, other)]
-    for key in ("space", "data"):
-        if configs[0][key] != configs[1][key]:
-            raise UserError(f"--compare={other} is a search with another config.{key}")
+    settings = [_compared_settings(path) for path in (folder, other)]
+    if differing := differing_keys(*settings):
+        raise UserError(
+            f"--compare={other} is a search that differs from that in {folder} by more "
+            f"than its strategy: {list_differences(differing)}"
+        )
     scored = [result["budget"]["scored"] for result in (ours, theirs)]
     if scored[0] != scored[1]:
         text = f"{other} scored {scored[1]} architectures, this search {scored[0]}"
         print(f"note: {text}")
     return {f"{theirs['strategy']} winner": spec.validate(theirs["decisions"])}
+
+
+def _compared_settings(folder: epath.Path) -> dict[str, Any]:
+    """The settings that two searches must share for a comparison of strategies."""
+    config = _read_config(folder)
+    sections = ("data", "space", "task", "evaluator", "schedule", "derive")
+    train = {key: config["train"].get(key) for key in ("rounds", "dtype")}
+    return {section: config[section] for section in sections} | {"train": train}
+
+
+def _read_config(folder: epath.Path) -> dict[str, Any]:
+    config = read_config(folder)
+    if config is None:
+        raise UserError(
+            f"{folder} is no workdir of a search; run first: {_search_command(folder)}"
+        )
+    return config
 
 
 def random_architectures(
@@ -300,12 +325,7 @@ def _config(workdir: str) -> dict[str, Any]:
     Raises:
       UserError: if there is none, or the flags change what was searched.
     """
-    config = read_json(epath.Path(workdir) / "config.json")
-    if config is None:
-        raise UserError(
-            f"{workdir} is no workdir of a search; run first: "
-            + _search_command(workdir)
-        )
+    config = _read_config(epath.Path(workdir))
     if flags.FLAGS.config is not None:
         raise UserError(f"the config is that of {workdir}; leave out --config=FILE")
     given = command.override({})

@@ -10,14 +10,16 @@ at checkpoints.
 ``decisions`` is text, the integers separated by commas.
 """
 
+import contextlib
 import json
 import pathlib
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
+from launch.command import UserError
 from launch.workdir import local_folder
 
 _SCHEMA = """
@@ -46,8 +48,9 @@ class Store:
         self._local = local_folder(epath.Path(workdir)) / "trials.sqlite"
         if not self._is_local() and self._remote.exists():
             self._remote.copy(self._local, overwrite=True)
-        self._db = sqlite3.connect(self._local)
-        self._db.executescript(_SCHEMA)
+        with _errors(self._local):
+            self._db = sqlite3.connect(self._local)
+            self._db.executescript(_SCHEMA)
 
     def __enter__(self) -> "Store":
         return self
@@ -58,19 +61,21 @@ class Store:
 
     def add_trials(self, rows: Iterable[Row]) -> None:
         """Writes trials, in place of those of the same round and index."""
-        self._db.executemany(
-            "insert or replace into trials values (?, ?, ?, ?, ?, ?, ?)",
-            ((self._seed, *row) for row in rows),
-        )
-        self._db.commit()
+        with _errors(self._local):
+            self._db.executemany(
+                "insert or replace into trials values (?, ?, ?, ?, ?, ?, ?)",
+                ((self._seed, *row) for row in rows),
+            )
+            self._db.commit()
 
     def add_round(self, round: int, record: Mapping[str, Any]) -> None:
         """Writes the record of a round, in place of an earlier one."""
-        self._db.execute(
-            "insert or replace into rounds values (?, ?, ?)",
-            (self._seed, round, json.dumps(record)),
-        )
-        self._db.commit()
+        with _errors(self._local):
+            self._db.execute(
+                "insert or replace into rounds values (?, ?, ?)",
+                (self._seed, round, json.dumps(record)),
+            )
+            self._db.commit()
 
     def sync(self) -> None:
         """Copies the file to a remote workdir; nothing where the workdir is local."""
@@ -93,7 +98,19 @@ def read_rounds(workdir: epath.PathLike) -> list[dict[str, Any]]:
     return [json.loads(record) for (record,) in rows]
 
 
+@contextlib.contextmanager
+def _errors(path: pathlib.Path) -> Iterator[None]:
+    """Tells a file that is damaged, locked or no database in one line."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UserError(
+            f"cannot use {path}: {error}; if it is damaged, move it away: the search "
+            "goes on without its earlier trials"
+        ) from error
+
+
 def _read(workdir: epath.PathLike, query: str) -> list[tuple]:
     path = local_folder(epath.Path(workdir)) / "trials.sqlite"
-    with sqlite3.connect(path) as db:
+    with _errors(path), sqlite3.connect(path) as db:
         return db.execute(query).fetchall()

@@ -62,7 +62,7 @@ def train(
       name: shown with the progress.
       folder: of the checkpoints; of this training only.
       checkpoint_seconds: between checkpoints.
-      signals: heeded between calls, after saving.
+      signals: heeded between calls, after saving, and before compiling.
 
     Raises:
       NotFinite: if the loss of a step is not.
@@ -72,7 +72,7 @@ def train(
         Checkpoints(epath.Path(folder), keep=1) as checkpoints,
         _Progress(name, training) as progress,
     ):
-        run = _Run(training, key, checkpoints, progress)
+        run = _Run(training, key, checkpoints, progress, signals)
         saved = time.monotonic()
         while run.step < training.steps:
             if signals.caught is not None:
@@ -82,18 +82,18 @@ def train(
             if time.monotonic() - saved > checkpoint_seconds:
                 run.save()
                 saved = time.monotonic()
+        run.save()
         return run.finish()
 
 
 class _Run:
     """One process' work on a training."""
 
-    def __init__(self, training, key, checkpoints, progress):
-        self._training, self._checkpoints, self._progress = (
-            training,
-            checkpoints,
-            progress,
-        )
+    def __init__(self, training, key, checkpoints, progress, signals):
+        self._training = training
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._signals = signals
         self._seconds = self._compile_seconds = 0.0
         self._count = 1
         self._state = self._restore(key)
@@ -117,6 +117,8 @@ class _Run:
         return state
 
     def _compile(self, function, *arguments, donate=(), level=None) -> Callable:
+        """Compiles, unless a signal was noted; what was trained is saved by then."""
+        self._signals.heed()
         begin = time.monotonic()
         self._progress.say("compiling")
         if level is None and self._training.steps < QUICK_STEPS:
@@ -158,7 +160,7 @@ class _Run:
         self._checkpoints.wait()
 
     def finish(self) -> Trained:
-        """Tests the network."""
+        """Tests the network, whose training is saved."""
         state, data = self._state, self._training.data
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         test = self._compile(self._training.test, variables, data)

@@ -8,13 +8,14 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
+from child_models.data.prepared import cache_folder
+from launch.build import SECTIONS
 from launch.command import UserError
 from launch.settings import CHANGEABLE, as_json, differing_keys
 
@@ -47,14 +48,19 @@ def open_workdir(path: str | os.PathLike, config: ConfigDict) -> epath.Path:
 
 def _check_same(path: str | os.PathLike, old: Mapping, config: ConfigDict) -> None:
     differing = differing_keys(old, config)
-    refused = [key for key in differing if key not in CHANGEABLE]
+    refused = {k: pair for k, pair in differing.items() if k not in CHANGEABLE}
     if refused:
-        lines = [f"{k} ({differing[k][0]!r} -> {differing[k][1]!r})" for k in refused]
-        more = f" and {len(lines) - 8} more" if len(lines) > 8 else ""
         raise UserError(
             f"workdir {path} is of another config; these keys differ: "
-            f"{', '.join(lines[:8])}{more}. Take another workdir, or the old values"
+            f"{list_differences(refused)}. Take another workdir, or the old values"
         )
+
+
+def list_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Dotted keys with both values, eight at most."""
+    items = [f"{k} ({old!r} -> {new!r})" for k, (old, new) in differing.items()]
+    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
+    return f"{', '.join(items[:8])}{more}"
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -80,6 +86,40 @@ def read_json(path: epath.PathLike) -> Any:
         raise UserError(f"{path} is not JSON: {error}") from error
 
 
+def read_config(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """The config of a workdir; None where there is none.
+
+    Raises:
+      UserError: if the file is damaged, or lacks a section.
+    """
+    path = epath.Path(workdir) / "config.json"
+    config = read_json(path)
+    if config is not None:
+        _check_keys(path, config, SECTIONS)
+    return config
+
+
+def read_result(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """The result of a search; None where it is not finished.
+
+    Raises:
+      UserError: if the file is damaged, or lacks a key.
+    """
+    path = epath.Path(workdir) / "result.json"
+    result = read_json(path)
+    if result is not None:
+        _check_keys(path, result, ("best", "strategy", "budget", "config_sha256"))
+        _check_keys(path, result["best"], ("decisions", "genotype", "reward"))
+        _check_keys(path, result["budget"], ("scored",))
+    return result
+
+
+def _check_keys(path: epath.Path, value: Any, keys: Iterable[str]) -> None:
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise UserError(f"{path} is not as launch.search writes it: no {key!r}")
+
+
 def local_folder(workdir: epath.Path) -> pathlib.Path:
     """The workdir if it is local, else a folder for what must be written locally."""
     if "://" not in os.fspath(workdir):
@@ -101,12 +141,3 @@ def commit() -> str | None:
     except OSError:
         return None
     return found.stdout.strip() or None
-
-
-def cache_folder() -> pathlib.Path:
-    """The project's folder in the user's cache."""
-    if sys.platform == "darwin":
-        base = pathlib.Path.home() / "Library" / "Caches"
-    else:
-        base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return base / "cellwright"

@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def prepared_shape(
 
 def _make_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if name == "digits":
-        return Digits(data_dir=data_dir or str(_cache_folder()))
+        return Digits(data_dir=data_dir or str(cache_folder()))
     try:
         with _quiet():
             return tfds.builder(name, data_dir=data_dir)
@@ -121,16 +122,20 @@ def _make_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     except ImportError as error:
         raise ValueError(
             f"data set {name!r} cannot be read without another package, probably"
-            " TensorFlow: pip install 'cellwright[tensorflow]'"
+            " TensorFlow: pip install -e '.[tensorflow]'"
         ) from error
     except ValueError as error:  # of an unknown config or version, over many lines
         text = " ".join(str(error).split())
         raise ValueError(f"data set {name!r}: {text}") from error
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "cellwright"
+def cache_folder() -> Path:
+    """The project's folder in the user's cache."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return base / "cellwright"
 
 
 def _prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
@@ -143,7 +148,7 @@ def _prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if name != "digits" and importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             f"data set {name!r} is not in {builder.data_dir} yet; TensorFlow is needed"
-            " once to put it there: pip install 'cellwright[tensorflow]' and run again"
+            " once to put it there: pip install -e '.[tensorflow]' and run again"
         )
     try:
         with _quiet() if name == "digits" else contextlib.nullcontext():

@@ -130,6 +130,12 @@ def test_a_result_is_described_at_the_sizes_of_its_workdir(tmp_path):
     write_json(tmp_path / "config.json", as_json(config))
     found = described(str(tmp_path / "result.json"))
     assert found == described("0 0 1 0 " * 4, enas_micro_digits.get_config("smoke"))
+    (tmp_path / "config.json").write_text("{oops")
+    with pytest.raises(UserError, match="config.json is not JSON"):
+        described(str(tmp_path / "result.json"))
+    write_json(tmp_path / "result.json", {"space": "enas_micro"})
+    with pytest.raises(UserError, match="result.json names no best architecture"):
+        described(str(tmp_path / "result.json"))
     (tmp_path / "arc.txt").write_text("0 0 1 0 " * 4 + "\n")
     assert described(str(tmp_path / "arc.txt"), **SMALL)["decisions"] == decisions
     with pytest.raises(UserError, match="no file .*absent.json"):

@@ -20,7 +20,7 @@ from child_models.types import Dataset, Split
 from launch.artifact import load_artifact, save_artifact
 from launch.build import build_space, resolve
 from launch.command import Interrupted, UserError
-from launch.retrain import random_architectures, retrain
+from launch.retrain import compared, random_architectures, retrain
 from launch.settings import as_json
 from launch.signals import Signals
 from launch.tables import closing_table, verdict
@@ -75,6 +75,7 @@ def finish_search(folder, config, decisions=SKIPS, scored=4):
         "strategy": config.strategy.name,
         "best": {"decisions": list(decisions), "genotype": "", "reward": 0.5},
         "budget": {"scored": scored},
+        "config_sha256": "",
     }
     write_json(folder / "result.json", result)
 
@@ -216,11 +217,33 @@ def test_a_mistake_in_the_recipe_is_told_before_training(
     assert not trained
 
 
-def test_a_search_on_other_data_is_no_comparison(config, tmp_path, trained):
+@pytest.mark.parametrize(
+    "section, options, text",
+    [
+        ("data", {"seed": 1}, r"data.seed \(0 -> 1\)"),
+        ("evaluator", {"clip_norm": None}, r"evaluator.clip_norm \(5.0 -> None\)"),
+        ("schedule", {"samples": 3}, r"schedule.samples \(2 -> 3\)"),
+        ("derive", {"n": 1}, r"derive.n \(10 -> 1\)"),
+        ("train", {"rounds": 3}, r"train.rounds \(2 -> 3\)"),
+    ],
+)
+def test_a_search_of_other_settings_is_no_comparison(
+    config, tmp_path, section, options, text
+):
+    spec = build_space(config, 2).spec
     finish_search(tmp_path / "ours", config)
-    finish_search(tmp_path / "theirs", changed(config, "data", seed=1))
-    with pytest.raises(UserError, match="another config.data"):
-        retrain(config, tmp_path / "ours", compare=tmp_path / "theirs")
+    finish_search(tmp_path / "theirs", changed(config, section, **options))
+    with pytest.raises(UserError, match=f"more than its strategy: {text}$"):
+        compared(spec, tmp_path / "ours", tmp_path / "theirs")
+
+
+def test_seed_and_recipe_of_the_other_search_do_not_matter(config, tmp_path):
+    spec = build_space(config, 2).spec
+    finish_search(tmp_path / "ours", config)
+    other = changed(changed(config, "train", seed=7, keep=9), "retrain", epochs=5)
+    finish_search(tmp_path / "theirs", other, decisions=CONV)
+    found = compared(spec, tmp_path / "ours", tmp_path / "theirs")
+    assert found == {"random_search winner": CONV}
 
 
 # ---- the table ----------------------------------------------------------------------
@@ -319,28 +342,58 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert load_artifact(files[0]).description["decisions"] == list(SKIPS)
 
 
-def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
+def toy_training(end=None):
+    """A training of 9 steps without a network; its loss is not finite at step `end`."""
+
     def init(key, data):
         return TrainState(key, jnp.int32(0), jnp.array(False), (), (), (), ())
 
     def run(state, data, count):
-        step = jnp.minimum(state.step + count, 7)
+        step = jnp.minimum(state.step + count, end or 9)
         metrics = {"loss": jnp.float32(1), "accuracy": jnp.float32(0)}
-        return state.replace(step=step, failed=step == 7), metrics
+        return state.replace(step=step, failed=step == (end or -1)), metrics
 
-    training = FromScratch({}, 9, 2, init, run, lambda variables, data: 0.0)
-    with (
-        Signals() as signals,
-        pytest.raises(NotFinite, match=r"loss of step 7 \(epoch 4\) is not finite"),
-    ):
-        train(
-            training,
-            jax.random.key(0),
-            name="toy",
-            folder=tmp_path,
-            checkpoint_seconds=60.0,
-            signals=signals,
-        )
+    return FromScratch({}, 9, 2, init, run, lambda variables, data: 0.5)
+
+
+def train_toy(training, folder, signals):
+    key, seconds = jax.random.key(0), 60.0
+    return train(
+        training,
+        key,
+        name="toy",
+        folder=folder,
+        checkpoint_seconds=seconds,
+        signals=signals,
+    )
+
+
+def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
+    text = r"loss of step 7 \(epoch 4\) is not finite"
+    with Signals() as signals, pytest.raises(NotFinite, match=text):
+        train_toy(toy_training(end=7), tmp_path, signals)
+
+
+def test_a_signal_is_heeded_before_anything_compiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "jit", None)
+    with Signals() as signals, pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        train_toy(toy_training(), tmp_path, signals)
+
+
+def test_what_was_trained_survives_a_kill_while_testing(tmp_path):
+    def killed(variables, data):
+        raise KeyboardInterrupt
+
+    def run(*_):
+        raise AssertionError("it was trained again")
+
+    training = toy_training()
+    with Signals() as signals:
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(training._replace(test=killed), tmp_path, signals)
+        trained = train_toy(training._replace(run=run), tmp_path, signals)
+    assert trained.test_metric == 0.5
 
 
 # ---- the artefact -------------------------------------------------------------------

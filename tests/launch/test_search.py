@@ -283,6 +283,13 @@ def test_the_result_and_its_company(toy, tmp_path, capsys):
     assert out.count("round ") == 4
 
 
+def test_compiling_is_told_where_something_compiles(toy, tmp_path, capsys):
+    fresh = build.Search(**{**vars(toy), "compiled": set()})
+    for seed in (0, 1):
+        search(toy_config(seed=seed), tmp_path / str(seed), built=fresh)
+    assert capsys.readouterr().out.count("compiling") == 1
+
+
 def test_collapse_is_warned_of_once_and_recorded(toy, tmp_path, capsys, monkeypatch):
     found = {"round": 2, "reason": "all samples are equal", "advice": "change it"}
     monkeypatch.setattr(

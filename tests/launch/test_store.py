@@ -3,9 +3,11 @@
 import sqlite3
 
 import numpy as np
+import pytest
 from etils import epath
 
 import launch.store
+from launch.command import UserError
 from launch.store import Store, read_rounds, read_trials
 
 ROW = (0, 0, "1,2,3", 0.5, True, -1.25)
@@ -52,6 +54,13 @@ def test_what_was_added_survives_without_an_orderly_end(tmp_path):
     with sqlite3.connect(tmp_path / "trials.sqlite") as db:
         assert db.execute("select count(*) from trials").fetchone() == (1,)
     store.__exit__()
+
+
+def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path):
+    (tmp_path / "trials.sqlite").write_bytes(b"garbage" * 999)
+    for use in (lambda: Store(tmp_path, 0), lambda: read_trials(tmp_path)):
+        with pytest.raises(UserError, match="trials.sqlite: file is not a database"):
+            use()
 
 
 def test_a_remote_workdir_gets_a_copy_and_goes_on_from_it(tmp_path, monkeypatch):

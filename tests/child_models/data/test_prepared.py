@@ -120,6 +120,6 @@ def test_unknown_configs_are_told_in_one_line(tmp_path):
 
 def test_sets_that_are_not_prepared_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'cellwright\[tensorflow\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[tensorflow\]'"):
         load("cifar10", validation=5, seed=0, data_dir=str(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -90,11 +90,11 @@ def find(
         return _of_file(pathlib.Path(text), config, overrides)
     if config is not None:
         return _of_config(config, changes, text)
-    guess = None if text is None else _guess(text)
-    space = overrides.get("name", guess and guess[0])
-    if space is None:
-        raise UserError(f"--arch is {_shorten(text)}: {_unknown(text)}")
-    sizes = {**_SIZES.get(space, {}), **(guess[1] if guess else {}), **changes}
+    guesses = {} if text is None else _guess(text)
+    if "name" not in overrides and len(guesses) != 1:
+        raise UserError(f"--arch is {_shorten(text)}: {_unknown(text, guesses)}")
+    space = overrides.get("name") or next(iter(guesses))
+    sizes = {**_SIZES.get(space, {}), **guesses.get(space, {}), **changes}
     return Subject(space, sizes, _IMAGE, _CLASSES, text)
 
 
@@ -174,45 +174,55 @@ def _read_file(path: str) -> str | tuple[int, ...]:
 # ---- without one --------------------------------------------------------------------
 
 
-def _guess(text: str) -> tuple[str, dict[str, int]] | None:
-    """The space that a text shows it belongs to, and how many nodes it has."""
+def _guess(text: str) -> dict[str, dict[str, int]]:
+    """The spaces that a text may belong to, and the number of its nodes in each."""
     if text.lstrip().startswith("|") and "~" in text:
-        return "nasbench201", {}
+        return {"nasbench201": {}}
     if text.lstrip().startswith("Genotype"):
         pairs = re.findall(r"\(\s*['\"]\w+['\"]", text)
-        return "enas_micro", {"nodes": len(pairs) // 4}
+        return {"enas_micro": {"nodes": len(pairs) // 4}}
     if text.lstrip().startswith("{"):
         return _guess_json(text)
     if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
-        return None
+        return {}
     return _by_length(len(re.findall(r"\d+", text)))
 
 
-def _guess_json(text: str) -> tuple[str, dict[str, int]] | None:
+def _guess_json(text: str) -> dict[str, dict[str, int]]:
+    """A NASNet genotype has a list of blocks, the others the names of decisions."""
     try:
         content = json.loads(text)
     except ValueError:
-        return None
+        return {}
     if isinstance(content.get("normal"), list):
-        return "nasnet", {"blocks": len(content["normal"])}
-    if "layer/0/op" in content:
-        return "enas_macro", {"layers": _layers(len(content))}
-    return ("enas_micro", {"nodes": len(content) // 8}) if content else None
+        return {"nasnet": {"blocks": len(content["normal"])}}
+    layers = sum(re.fullmatch(r"layer/\d+/op", name) is not None for name in content)
+    if layers:
+        return {"enas_macro": {"layers": layers}}
+    names = (re.fullmatch(r"normal/\d+/op_left", name) for name in content)
+    nodes = sum(name is not None for name in names)
+    return {"enas_micro": {"nodes": nodes}} if nodes else {}
 
 
-def _by_length(count: int) -> tuple[str, dict[str, int]] | None:
+def _by_length(count: int) -> dict[str, dict[str, int]]:
     """An ENAS arc: micro has 8 numbers a node, macro L (L + 1) / 2."""
+    guesses = {}
     if count and count % 8 == 0:
-        return "enas_micro", {"nodes": count // 8}
-    layers = _layers(count)
-    return None if layers is None else ("enas_macro", {"layers": layers})
+        guesses["enas_micro"] = {"nodes": count // 8}
+    if layers := next((n for n in range(1, 100) if n * (n + 1) // 2 == count), None):
+        guesses["enas_macro"] = {"layers": layers}
+    return guesses
 
 
-def _layers(count: int) -> int | None:
-    return next((n for n in range(1, 100) if n * (n + 1) // 2 == count), None)
-
-
-def _unknown(text: str | None) -> str:
+def _unknown(text: str | None, guesses: Mapping[str, Mapping[str, int]]) -> str:
+    """Why it is not clear which space a text belongs to, and what to give."""
+    if guesses:
+        fits = [
+            f"{space} ({', '.join(f'{n} {name}' for name, n in sizes.items())})"
+            for space, sizes in guesses.items()
+        ]
+        choice = f"--config.space.name={next(iter(guesses))}"
+        return f"it fits {' and '.join(fits)}; say which, as in {choice}"
     names = ", ".join(sorted(PUBLISHED))
     if text is None:
         return f"give --config, or one of: {names}"

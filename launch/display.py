@@ -1,5 +1,6 @@
 """What a search shows while it runs: a progress line, printed lines, TensorBoard."""
 
+import re
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from launch.workdir import local_folder
 
 HEARTBEAT_SECONDS = 60.0
+COLUMNS = 110  # of a round's line, after its number
 
 
 class Display:
@@ -99,21 +101,44 @@ class Display:
 
 
 def describe(record: dict[str, Any], best: float | None, left: float) -> str:
-    """A round in one line."""
+    """A round in one line; the most frequent ops fill it up."""
     parts = []
     if record["warm_up"]:
         parts.append("warm-up: the policy does not learn yet")
     if record["reward_mean"] is not None:
-        parts.append(f"reward {record['reward_mean']:.3f} (best {best:.3f})")
+        mean, largest = record["reward_mean"], record["reward_max"]
+        reward = f"reward {mean:.3f} max {largest:.3f} best {best:.3f}"
+        if record["baseline"] is not None:
+            reward += f" baseline {record['baseline']:.3f}"
+        parts.append(reward)
     if record["entropy"] is not None:
         parts.append(f"entropy {record['entropy']:.1f}")
     if record["distinct"] is not None:
         parts.append(f"distinct {record['distinct']:.0%}")
     if record["child_loss"] is not None:
-        parts.append(f"child loss {record['child_loss']:.3f}")
-    parts.append(f"{record['steps_per_second']:.1f} steps/s")
+        parts.append(f"loss {record['child_loss']:.2f}")
     parts.append(f"{duration(left)} left")
-    return "  ".join(parts)
+    line = "  ".join(parts)
+    ops = _histogram(record["op_histogram"], COLUMNS - len(line) - 2)
+    return f"{line}  {ops}" if ops else line
+
+
+def _histogram(shares: dict[str, float], room: int) -> str:
+    """The most frequent ops that fit, two at least: ``sep3 41% skip 22%``."""
+    text = ""
+    for i, (op, share) in enumerate(sorted(shares.items(), key=lambda item: -item[1])):
+        longer = f"{text} {_short(op)} {share:.0%}".lstrip()
+        if not share or (i > 1 and len(longer) > room):
+            break
+        text = longer
+    return text
+
+
+def _short(op: str) -> str:
+    """An op's name in brief: sep_conv_3x3 -> sep3, skip_connect -> skip."""
+    kind, *rest = op.removeprefix("nor_").split("_")
+    sizes = [re.sub(r"^(\d+)x\1$", r"\1", word) for word in rest if word[0].isdigit()]
+    return kind + "+".join(sizes)
 
 
 def duration(seconds: float) -> str:

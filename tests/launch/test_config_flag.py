@@ -1,13 +1,10 @@
-"""``--config``: overrides, files that are no config; and how programs end."""
-
-import sys
+"""``--config``: overrides of any key, and files that are no config."""
 
 import pytest
 
 from configs import enas_nasbench201_cifar10
-from launch import command
 from launch.build import resolve
-from launch.command import Interrupted, UserError
+from launch.command import UserError
 from launch.config_flag import override, read_file, split
 
 CONFIG = "configs/enas_micro_digits.py"
@@ -105,33 +102,3 @@ def test_a_file_that_is_no_config_is_told_in_one_line(tmp_path, content, text):
     with pytest.raises(ValueError, match=text) as mistake:
         read_file(f"{tmp_path}/config.md{argument}")
     assert "\n" not in str(mistake.value)
-
-
-# ---- how a program ends --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "stop, code, text",
-    [
-        (KeyboardInterrupt(), 130, "stopped; to continue: "),
-        (Interrupted(15), 143, "stopped, all saved; to continue: "),
-    ],
-)
-def test_a_stop_prints_the_command_to_continue(monkeypatch, capsys, stop, code, text):
-    def main():
-        raise stop
-
-    monkeypatch.setattr(command.app, "run", lambda guarded, **_: guarded(["program"]))
-    monkeypatch.setattr(sys, "argv", ["program", "--workdir=a b"])
-    with pytest.raises(SystemExit) as end:
-        command.run(main)
-    assert end.value.code == code
-    out = capsys.readouterr().out
-    assert out.startswith(text) and out.endswith("'--workdir=a b'\n")
-
-
-def test_commands_name_the_python_of_the_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert command.command_line("-m", "x") == "python -m x"
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    assert command.command_line("-m", "x") == ".venv/bin/python -m x"

@@ -75,6 +75,26 @@ def test_an_arc_shows_its_space_by_its_length():
         find("0 1 2 3 4", None, {})
 
 
+@pytest.mark.parametrize("count, nodes, layers", [(120, 15, 15), (136, 17, 16)])
+def test_an_arc_that_fits_two_spaces_is_not_guessed(count, nodes, layers):
+    arc = "0 " * count
+    fits = (
+        rf"enas_micro \({nodes} nodes\) and enas_macro \({layers} layers\); say which"
+    )
+    with pytest.raises(UserError, match=f"{fits}, as in --config.space.name="):
+        find(arc, None, {})
+    assert find(arc, None, {"name": "enas_micro"}).options["nodes"] == nodes
+    assert find(arc, None, {"name": "enas_macro"}).options["layers"] == layers
+
+
+def test_json_shows_its_space_by_the_names_of_decisions():
+    names = [f"normal/{n}/op_left" for n in (2, 3)]
+    subject = find(json.dumps(dict.fromkeys(names, "x")), None, {})
+    assert (subject.space, subject.options["nodes"]) == ("enas_micro", 2)
+    with pytest.raises(UserError, match="it is no file"):
+        find('{"accuracy": 0.5}', None, {})
+
+
 def test_a_genotype_is_read_back_without_a_config():
     for text, sizes in (
         ("0 0 1 0 " * 4, SMALL),

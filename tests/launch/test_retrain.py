@@ -7,24 +7,18 @@ import signal
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import launch.retrain
 import launch.training
-from child_models.data.preprocess import preprocess
-from child_models.evaluators.from_scratch import FromScratch, TrainState
-from child_models.types import Dataset, Split
-from launch.artifact import load_artifact, save_artifact
+from launch.artifact import load_artifact
 from launch.build import build_space, resolve
 from launch.command import Interrupted, UserError
 from launch.retrain import compared, random_architectures, retrain
 from launch.settings import as_json
-from launch.signals import Signals
-from launch.tables import closing_table, verdict
-from launch.training import NotFinite, Trained, train
+from launch.tables import closing_table
+from launch.training import NotFinite, Trained
 from launch.workdir import write_json
 
 SKIPS, CONV = (1,) * 6, (1, 1, 1, 2, 1, 1)
@@ -246,48 +240,6 @@ def test_seed_and_recipe_of_the_other_search_do_not_matter(config, tmp_path):
     assert found == {"random_search winner": CONV}
 
 
-# ---- the table ----------------------------------------------------------------------
-
-
-def row(accuracy, error=0.01):
-    return {
-        "test_accuracy": accuracy,
-        "standard_error": error,
-        "params": 12345,
-        "macs": 6789000,
-        "seconds": 12.3,
-        "compile_seconds": 4.4,
-    }
-
-
-def test_the_table_is_aligned_and_says_no_difference():
-    report = {"winner": row(0.98), "random": [row(0.97), row(0.975)], "others": []}
-    assert closing_table(report).splitlines() == [
-        "network   test accuracy, %  params       macs  seconds  compile",
-        "winner        98.00 ± 1.00  12,345  6,789,000       12        4",
-        "random 1      97.00 ± 1.00  12,345  6,789,000       12        4",
-        "random 2      97.50 ± 1.00  12,345  6,789,000       12        4",
-        "winner - mean of 2 random = +0.75 ± 1.22 points: no difference",
-    ]
-
-
-@pytest.mark.parametrize(
-    "accuracies, text",
-    [
-        ([0.98, 0.9, 0.9], "+8.00 ± 1.22 points: the winner is better"),
-        ([0.9, 0.98], "-8.00 ± 1.41 points: the winner is worse"),
-        ([0.9], "no random architecture"),
-    ],
-)
-def test_two_standard_errors_are_a_difference(accuracies, text):
-    winner, *random = map(row, accuracies)
-    assert text in verdict(winner, random)
-
-
-def test_equal_accuracies_without_error_are_no_difference():
-    assert "no difference" in verdict(row(1.0, 0.0), [row(1.0, 0.0)])
-
-
 # ---- real training ------------------------------------------------------------------
 
 
@@ -340,110 +292,6 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     files = [tmp_path / name / "winner.msgpack" for name in ("whole", "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert load_artifact(files[0]).description["decisions"] == list(SKIPS)
-
-
-def toy_training(end=None):
-    """A training of 9 steps without a network; its loss is not finite at step `end`."""
-
-    def init(key, data):
-        return TrainState(key, jnp.int32(0), jnp.array(False), (), (), (), ())
-
-    def run(state, data, count):
-        step = jnp.minimum(state.step + count, end or 9)
-        metrics = {"loss": jnp.float32(1), "accuracy": jnp.float32(0)}
-        return state.replace(step=step, failed=step == (end or -1)), metrics
-
-    return FromScratch({}, 9, 2, init, run, lambda variables, data: 0.5)
-
-
-def train_toy(training, folder, signals):
-    key, seconds = jax.random.key(0), 60.0
-    return train(
-        training,
-        key,
-        name="toy",
-        folder=folder,
-        checkpoint_seconds=seconds,
-        signals=signals,
-    )
-
-
-def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
-    text = r"loss of step 7 \(epoch 4\) is not finite"
-    with Signals() as signals, pytest.raises(NotFinite, match=text):
-        train_toy(toy_training(end=7), tmp_path, signals)
-
-
-def test_a_signal_is_heeded_before_anything_compiles(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "jit", None)
-    with Signals() as signals, pytest.raises(Interrupted):
-        os.kill(os.getpid(), signal.SIGTERM)
-        train_toy(toy_training(), tmp_path, signals)
-
-
-def test_what_was_trained_survives_a_kill_while_testing(tmp_path):
-    def killed(variables, data):
-        raise KeyboardInterrupt
-
-    def run(*_):
-        raise AssertionError("it was trained again")
-
-    training = toy_training()
-    with Signals() as signals:
-        with pytest.raises(KeyboardInterrupt):
-            train_toy(training._replace(test=killed), tmp_path, signals)
-        trained = train_toy(training._replace(run=run), tmp_path, signals)
-    assert trained.test_metric == 0.5
-
-
-# ---- the artefact -------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def network():
-    """A space, and untrained variables of one of its networks."""
-    arguments = {"name": "nasbench201", "classes": 3, "channels": 2, "cells": 1}
-    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
-    split = Split(images, np.arange(4, dtype=np.int32) % 3)
-    mean, std = np.array([0.1], np.float32), np.array([0.7], np.float32)
-    dataset = Dataset("x", split, split, split, 3, mean, std)
-    space = launch.artifact.SPACES["nasbench201"](classes=3, channels=2, cells=1)
-    module, choices = space.module("final"), space.bind(SKIPS)
-    x = preprocess(dataset)(images)
-    variables = jax.jit(lambda key, x: module.init(key, choices, x, True))(
-        jax.random.key(0), x
-    )
-    logits = jax.jit(
-        lambda v, x: module.apply(v, choices, preprocess(dataset)(x), False)
-    )(variables, images)
-    return arguments | {"dtype": "float32"}, dataset, variables, logits
-
-
-def test_an_artefact_reloads_to_the_same_logits(network, tmp_path):
-    arguments, dataset, variables, logits = network
-    save_artifact(tmp_path / "a.msgpack", arguments, SKIPS, dataset, variables)
-    loaded = load_artifact(tmp_path / "a.msgpack")
-    np.testing.assert_array_equal(loaded.logits(dataset.test.images), logits)
-    assert jnp.std(logits) > 0
-    assert loaded.description["genotype"].count("skip_connect") == 6
-    assert loaded.description["image"] == [8, 8, 1]
-
-
-def test_a_damaged_or_foreign_artefact_is_told_in_one_line(network, tmp_path):
-    arguments, dataset, variables, _ = network
-    path = tmp_path / "a.msgpack"
-    with pytest.raises(UserError, match="no artefact .*a.msgpack"):
-        load_artifact(path)
-    save_artifact(path, arguments, SKIPS, dataset, variables)
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(UserError, match="is no intact artefact: ") as mistake:
-        load_artifact(path)
-    assert "\n" not in str(mistake.value)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch.artifact, "SCHEMA", 99)
-        save_artifact(path, arguments, SKIPS, dataset, variables)
-    with pytest.raises(UserError, match="schema 99; this version reads 1"):
-        load_artifact(path)
 
 
 # ---- the program --------------------------------------------------------------------

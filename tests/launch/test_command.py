@@ -1,0 +1,82 @@
+"""How programs end: a mistake in one line, a stop with the command to continue."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from launch import command
+from launch.command import Interrupted
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMOKE = "--config=configs/enas_micro_digits.py:smoke"
+COMMANDS = {
+    "unknown key": [SMOKE, "--config.space.chanels=3"],
+    "wrong type": [SMOKE, "--config.train.rounds=many"],
+    "unknown argument": ["--config=configs/enas_micro_digits.py:smok"],
+    "unknown file": ["--config=configs/enas_micro_digit.py"],
+    "unwritable workdir": [SMOKE, f"--workdir={ROOT}/setup.py/run"],
+    "no config": [],
+}
+MESSAGES = {
+    "unknown key": "config.space has no key 'chanels'; did you mean channels?",
+    "wrong type": "config.train.rounds",
+    "unknown argument": "unknown config argument 'smok'; known: smoke, random",
+    "unknown file": "no config file 'configs/enas_micro_digit.py'; there are configs/",
+    "unwritable workdir": "cannot write to workdir ",
+    "no config": "--config",
+}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """All commands of `COMMANDS`, started at once: importing is what takes long."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    return {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "launch.search", f"--workdir={workdir}", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_ends_the_program_with_one_line(programs, name):
+    out, err = programs[name].communicate(timeout=120)
+    assert programs[name].returncode == 1
+    assert err.startswith("error: ")
+    assert MESSAGES[name] in err
+    assert err.count("\n") <= 2
+    assert "Traceback" not in out + err and "compil" not in out
+
+
+@pytest.mark.parametrize(
+    "stop, code, text",
+    [
+        (KeyboardInterrupt(), 130, "stopped; to continue: "),
+        (Interrupted(15), 143, "stopped, all saved; to continue: "),
+    ],
+)
+def test_a_stop_prints_the_command_to_continue(monkeypatch, capsys, stop, code, text):
+    def main():
+        raise stop
+
+    monkeypatch.setattr(command.app, "run", lambda guarded, **_: guarded(["program"]))
+    monkeypatch.setattr(sys, "argv", ["program", "--workdir=a b"])
+    with pytest.raises(SystemExit) as end:
+        command.run(main)
+    assert end.value.code == code
+    out = capsys.readouterr().out
+    assert out.startswith(text) and out.endswith("'--workdir=a b'\n")
+
+
+def test_commands_name_the_python_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.command_line("-m", "x") == "python -m x"
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    assert command.command_line("-m", "x") == ".venv/bin/python -m x"

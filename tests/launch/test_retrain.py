@@ -307,8 +307,8 @@ COMMANDS = {
     "foreign architecture": ["--workdir={0}/run", "--arch=1 2 3"],
 }
 MESSAGES = {
-    "no workdir": "run first: python -m launch.search --config=",
-    "no result": "holds no finished search (result.json); run first: python -m",
+    "no workdir": "is no workdir of a search; run first: ",
+    "no result": "holds no finished search (result.json); run first: ",
     "key of the search": "config.space belongs to the search in ",
     "unknown key": "config.retrain has no key 'epoch'; did you mean epochs?",
     "unknown section": "config has no key 'retrian'; did you mean retrain?",

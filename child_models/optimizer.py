@@ -1,6 +1,7 @@
 """Stochastic gradient descent as child networks use it."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,11 @@ def nesterov_sgd(
         _decayed_trace(momentum, weight_decay, unsampled == "frozen"),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def nan_unless_finite(loss: jax.Array, grads: Any) -> jax.Array:
+    """The loss of a step; NaN where the norm of its gradients is not finite."""
+    return jnp.where(jnp.isfinite(optax.tree.norm(grads)), loss, jnp.nan)
 
 
 def _decayed_trace(momentum, weight_decay, frozen):

@@ -5,9 +5,9 @@
 
 Without ``--config.data.name`` it takes CIFAR-10 from TensorFlow Datasets.  8,000 images
 train shared weights and 2,000 give rewards; the file has x_train y_train x_test y_test.
-Scores of shared weights rank cells worse than chance for about 10,000 steps, as skips
-need no training; so the policy learns only after 38 of 50 rounds, batches are small,
-and a fifth of the child steps stays uniform.
+At first shared weights rank cells worse than chance, as skips need no training; so the
+policy learns only after 38 of 50 rounds, batches are small, and a fifth of the child
+steps stays uniform.
 Hours: 0.7 on one CPU core, with another search on the other.
 Expected: cells of 93.2 to 93.4 % in the table; six 3x3 convolutions have 93.76.
 """

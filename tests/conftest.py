@@ -1,6 +1,8 @@
 """Settings of JAX for all tests, and fixtures that more than one of them uses."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,3 +41,25 @@ def data_file(data_dir):
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def start_programs():
+    """``(module, {name: arguments}) -> {name: process}``.
+
+    All are started at once: importing is what takes long.
+    """
+
+    def start(module, commands):
+        return {
+            name: subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name, arguments in commands.items()
+        }
+
+    return start

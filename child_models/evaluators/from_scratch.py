@@ -20,7 +20,11 @@ import optax
 from child_models.data.augment import augmentation
 from child_models.data.batches import Batches, BatchState
 from child_models.data.preprocess import preprocess
-from child_models.optimizer import cosine_restarts, nesterov_sgd
+from child_models.optimizer import (
+    cosine_restarts,
+    nan_unless_finite,
+    nesterov_sgd,
+)
 from child_models.types import Dataset, Space, Split, Task
 
 
@@ -173,7 +177,6 @@ def from_scratch(
             loss_of, has_aux=True
         )(state.params, state.batch_stats, images, labels, dropout_key, drop)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        finite = jnp.isfinite(optax.tree.norm(grads))
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -181,7 +184,7 @@ def from_scratch(
             opt_state=opt_state,
             position=position,
         )
-        return new, {"loss": jnp.where(finite, loss, jnp.nan), "accuracy": accuracy}
+        return new, {"loss": nan_unless_finite(loss, grads), "accuracy": accuracy}
 
     def run(state, data, count):
         begin, end = state.step, jnp.minimum(state.step + count, steps)

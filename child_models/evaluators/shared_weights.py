@@ -20,7 +20,11 @@ from child_models.data.augment import augmentation
 from child_models.data.batches import Batches, BatchState
 from child_models.data.preprocess import preprocess
 from child_models.ops.normalization import MOMENTUM
-from child_models.optimizer import cosine_restarts, nesterov_sgd
+from child_models.optimizer import (
+    cosine_restarts,
+    nan_unless_finite,
+    nesterov_sgd,
+)
 from child_models.types import Dataset, Space, Task
 from controller.types import Evaluator, Trial
 
@@ -167,10 +171,9 @@ def shared_weights(
             return task.loss(logits, labels).mean(), logits
 
         (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        finite = jnp.isfinite(optax.tree.norm(grads))
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
-            "loss": jnp.where(finite, loss, jnp.nan),
+            "loss": nan_unless_finite(loss, grads),
             "accuracy": task.metric(logits, labels).mean(),
             "decisions": decisions,
         }

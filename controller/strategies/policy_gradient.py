@@ -100,13 +100,10 @@ def policy_gradient(
     Raises:
       ValueError: on a number out of its range.
     """
-    if not 0 <= adam_b1 < 1:
-        raise ValueError(f"adam_b1 is {adam_b1}; it must be in [0, 1)")
-    if not adam_epsilon > 0:
-        raise ValueError(f"adam_epsilon is {adam_epsilon}; it must be positive")
     _check(
         learning_rate, baseline.decay, entropy_weight, skip_weight, clip_norm, epochs
     )
+    _check_adam(adam_b1, adam_epsilon)
     clip = (
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
@@ -190,3 +187,10 @@ def _check(learning_rate, decay, entropy_weight, skip_weight, clip_norm, epochs)
         raise ValueError(f"clip_norm is {clip_norm}; it must be positive, or none")
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be 1 or more")
+
+
+def _check_adam(b1, epsilon):
+    if not 0 <= b1 < 1:
+        raise ValueError(f"adam_b1 is {b1}; it must be in [0, 1)")
+    if not epsilon > 0:
+        raise ValueError(f"adam_epsilon is {epsilon}; it must be positive")

@@ -1,7 +1,6 @@
 """How programs end: a mistake in one line, a stop with the command to continue."""
 
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -30,19 +29,10 @@ MESSAGES = {
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """All commands of `COMMANDS`, started at once: importing is what takes long."""
-    workdir = tmp_path_factory.mktemp("run") / "run"
-    return {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "launch.search", f"--workdir={workdir}", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in COMMANDS.items()
-    }
+def programs(start_programs, tmp_path_factory):
+    workdir = f"--workdir={tmp_path_factory.mktemp('run') / 'run'}"
+    commands = {name: [workdir, *given] for name, given in COMMANDS.items()}
+    return start_programs("launch.search", commands)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

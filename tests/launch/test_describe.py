@@ -1,9 +1,6 @@
 """Describing: what text names which network, and exact counts of it."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -221,7 +218,6 @@ def test_read_architecture_names_the_decision():
 
 # ---- the program --------------------------------------------------------------------
 
-ROOT = pathlib.Path(__file__).parents[2]
 COMMANDS = {
     "json": ["--arch=NASNet-A-mobile", "--json"],
     "override": [f"--arch={CELL}", "--config.space.channels=4", "--image=8,8,1"],
@@ -232,18 +228,8 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def programs():
-    """All commands of `COMMANDS`, started at once: importing is what takes long."""
-    return {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "launch.describe", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in COMMANDS.items()
-    }
+def programs(start_programs):
+    return start_programs("launch.describe", COMMANDS)
 
 
 def test_the_program_prints_json(programs):

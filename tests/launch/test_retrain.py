@@ -2,10 +2,7 @@
 
 import json
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -296,8 +293,6 @@ def test_a_stopped_training_goes_on_bit_for_bit(
 
 # ---- the program --------------------------------------------------------------------
 
-ROOT = pathlib.Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-m", "launch.retrain"]
 COMMANDS = {
     "no workdir": ["--workdir={0}/absent"],
     "no result": ["--workdir={0}/unfinished"],
@@ -317,22 +312,16 @@ MESSAGES = {
 
 
 @pytest.fixture(scope="module")
-def programs(data, tmp_path_factory):
-    """All commands of `COMMANDS`, started at once: importing is what takes long."""
+def programs(start_programs, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     finish_search(folder / "run", search_config(data))
     finish_search(folder / "unfinished", search_config(data))
     (folder / "unfinished" / "result.json").unlink()
-    return {
-        name: subprocess.Popen(
-            [*PROGRAM, *(argument.format(folder) for argument in given)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    commands = {
+        name: [argument.format(folder) for argument in given]
         for name, given in COMMANDS.items()
     }
+    return start_programs("launch.retrain", commands)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -39,8 +39,8 @@ from launch.training import NotFinite, train
 from launch.workdir import (
     list_differences,
     read_config,
-    read_json,
     read_result,
+    read_retrained,
     write_json,
 )
 
@@ -182,8 +182,8 @@ class _Retraining:
                 "sizes that leave them alone, such as channels"
             )
         recipe = as_json(recipe_of(self._config, self._dataset))
-        old = read_json(folder / "retrain.json") or {}
-        if old.get("recipe") != recipe or old.get("seed") != config.train.seed:
+        old = read_retrained(folder)
+        if old is None or (old["recipe"], old["seed"]) != (recipe, config.train.seed):
             old = {"winner": None, "random": [], "others": []}
         rows = [old["winner"], *old["random"], *old["others"]]
         self._done = {tuple(row["decisions"]): row for row in rows if row}

@@ -92,11 +92,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any] | None:
     Raises:
       UserError: if the file is damaged, or lacks a section.
     """
-    path = epath.Path(workdir) / "config.json"
-    config = read_json(path)
-    if config is not None:
-        _check_keys(path, config, SECTIONS)
-    return config
+    return _read_report(epath.Path(workdir) / "config.json", {"": SECTIONS})
 
 
 def read_result(workdir: epath.PathLike) -> dict[str, Any] | None:
@@ -105,19 +101,40 @@ def read_result(workdir: epath.PathLike) -> dict[str, Any] | None:
     Raises:
       UserError: if the file is damaged, or lacks a key.
     """
-    path = epath.Path(workdir) / "result.json"
-    result = read_json(path)
-    if result is not None:
-        _check_keys(path, result, ("best", "strategy", "budget", "config_sha256"))
-        _check_keys(path, result["best"], ("decisions", "genotype", "reward"))
-        _check_keys(path, result["budget"], ("scored",))
-    return result
+    keys = {
+        "": ("best", "strategy", "budget", "config_sha256"),
+        "best": ("decisions", "genotype", "reward"),
+        "budget": ("scored",),
+    }
+    return _read_report(epath.Path(workdir) / "result.json", keys)
 
 
-def _check_keys(path: epath.Path, value: Any, keys: Iterable[str]) -> None:
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise UserError(f"{path} is not as launch.search writes it: no {key!r}")
+def read_retrained(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """What a workdir's networks reached; None where none was retrained.
+
+    Raises:
+      UserError: if the file is damaged, or lacks a key.
+    """
+    keys = {
+        "": ("winner", "random", "others", "recipe", "seed"),
+        "winner": ("decisions",),
+    }
+    return _read_report(epath.Path(workdir) / "retrain.json", keys)
+
+
+def _read_report(
+    path: epath.Path, keys: Mapping[str, Iterable[str]]
+) -> dict[str, Any] | None:
+    """A JSON object, with these keys in it ("") and in its members."""
+    report = read_json(path)
+    if report is None and not path.exists():
+        return None
+    for member, wanted in keys.items():
+        holder = report[member] if member else report
+        for key in wanted:
+            if not isinstance(holder, dict) or key not in holder:
+                raise UserError(f"{path} is not as cellwright writes it: no {key!r}")
+    return report
 
 
 def local_folder(workdir: epath.Path) -> pathlib.Path:

@@ -10,7 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from child_models.choice import bind_all, extract
+from child_models.choice import bind_all
+from child_models.shared_params import extract
 from child_models.spaces.enas_macro_final import FinalNet
 from child_models.spaces.enas_macro_search import OPS, SearchNet
 from child_models.spaces.enas_text import MACRO_CODEC

@@ -15,7 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from child_models.choice import bind_all, extract
+from child_models.choice import bind_all
+from child_models.shared_params import extract
 from child_models.spaces.enas_micro_final import FinalNet
 from child_models.spaces.enas_micro_search import SearchNet
 from child_models.spaces.enas_text import MICRO_CODEC

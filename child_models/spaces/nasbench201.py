@@ -22,10 +22,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import Choice, bind_all, choose, extract, is_fixed
+from child_models.choice import Choice, bind_all, choose, is_fixed
 from child_models.ops.drop_path import drop_path as drop_paths
 from child_models.ops.layers import Conv, Dense, Identity, Pool, ReLUConvBN, Zero
 from child_models.ops.normalization import BatchNorm
+from child_models.shared_params import extract
 from child_models.types import Published, Space
 from controller.spec import Codec, Decision, DecisionSpec
 

@@ -12,13 +12,11 @@ from child_models.choice import (
     Weighted,
     bind_all,
     choose,
-    extract,
-    indexed_param,
     pick,
-    stacked_param,
     switch,
 )
 from child_models.ops.normalization import BatchNorm
+from child_models.shared_params import extract, indexed_param
 from controller.spec import Decision, DecisionSpec
 
 WIDTH, BRANCHES, INPUTS = 4, 3, 2
@@ -467,25 +465,6 @@ def test_pick_by_hand():
     np.testing.assert_allclose(pick(Weighted(weight, all_live), arrays), [20.5, 41])
     one_live = jnp.array([True, False])
     np.testing.assert_allclose(pick(Weighted(weight, one_live), arrays), [0.5, 1])
-
-
-def test_indexed_and_stacked_parameters_are_cut_out_of_shared_ones():
-    class Own(nn.Module):
-        @nn.compact
-        def __call__(self, choices, x, train=True):
-            init = nn.initializers.normal(1.0)
-            w = indexed_param(self, "indexed", init, (WIDTH,), choices[0], INPUTS)
-            rows = [2, 0] if isinstance(choices[0], int) else None
-            s = stacked_param(self, "stacked", init, (WIDTH,), 3, rows)
-            return x + (w + s.sum(0)).reshape(1, 1, 1, -1)
-
-    x = jnp.zeros((2, *IMAGE))
-    shared = Own().init(jax.random.key(0), sampled(0), x)
-    child = extract(Own(), (1,), shared, IMAGE)["params"]
-    np.testing.assert_array_equal(child["indexed"], shared["params"]["indexed"][1])
-    np.testing.assert_array_equal(
-        child["stacked"], shared["params"]["stacked"][jnp.array([2, 0])]
-    )
 
 
 def test_each_slice_of_an_indexed_parameter_has_a_key_of_its_own(scanned):

@@ -4,7 +4,13 @@ import pytest
 
 from launch.build import SECTIONS
 from launch.command import UserError
-from launch.workdir import list_differences, read_config, read_result, write_json
+from launch.workdir import (
+    list_differences,
+    read_config,
+    read_result,
+    read_retrained,
+    write_json,
+)
 
 CONFIG = {section: {} for section in SECTIONS}
 RESULT = {
@@ -30,6 +36,7 @@ def test_files_come_back_or_are_absent(tmp_path):
         (read_config, "config", {k: {} for k in SECTIONS[:-2]}, "no 'retrain'"),
         (read_result, "result", RESULT | {"best": None}, "no 'decisions'"),
         (read_result, "result", {"strategy": "reinforce"}, "no 'best'"),
+        (read_retrained, "retrain", [1], "no 'winner'"),
     ],
 )
 def test_a_missing_key_is_named(tmp_path, read, name, content, text):

@@ -18,7 +18,7 @@ def closing_table(report: Mapping[str, Any]) -> str:
     named = [("winner", report["winner"])]
     named += [(f"random {i}", row) for i, row in enumerate(report["random"], 1)]
     named += [(row["name"], row) for row in report["others"]]
-    lines = _align([_COLUMNS, *(_cells(name, row) for name, row in named)])
+    lines = align([_COLUMNS, *(_cells(name, row) for name, row in named)])
     return "\n".join([*lines, verdict(report["winner"], report["random"])])
 
 
@@ -33,14 +33,14 @@ def _cells(name: str, row: Row) -> tuple[str, ...]:
     )
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the first column to the left and the others to the right."""
+def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Lines with the columns of `left` to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
+            cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+        ).rstrip()
         for row in rows
     ]
 

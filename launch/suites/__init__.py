@@ -1,0 +1,1 @@
+"""Suites of `launch.benchmark`: what is measured, by name."""

@@ -1,0 +1,88 @@
+"""Temporary memory of compiled training steps; arguments are listed apart."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from launch.suites.children import (
+    Setting,
+    architectures,
+    full_step,
+    setting,
+    shared_variables,
+)
+from launch.suites.relaxed import alphas, weights_of
+from launch.suites.timing import Options, Row, compile_program
+
+MIB = 2**20
+
+
+def memory(options: Options) -> Iterator[Row]:
+    """Yields for each space a sampled step beside the largest of n children alone.
+
+    Then, of the spaces that have them: the relaxed step beside the sampled one, whose
+    number of live ops is no part of the program; bfloat16 and rematerialisation beside
+    float32 without it.
+    """
+    for name in options.spaces:
+        case = setting(name)
+        shared = shared_variables(case)
+        drawn = architectures(case, options.n)
+        sampled, arguments = temporary(case, shared["params"], jnp.asarray(drawn[0]))
+        alone = [
+            temporary(case, case.space.extract(shared, d)["params"], d) for d in drawn
+        ]
+        largest = max(alone)
+        note = f"arguments {arguments / MIB:.1f} beside {largest[1] / MIB:.1f} MiB"
+        yield _row(f"{name}: sampled step", sampled, largest[0], note)
+        if "relaxed" in case.space.bindings:
+            binding = weights_of(alphas(case))
+            relaxed, _ = temporary(case, shared["params"], binding)
+            note = "beside the sampled step; the same for every number of live ops"
+            yield _row(f"{name}: relaxed step", relaxed, sampled, note)
+        for option in ({"dtype": "bfloat16"}, {"remat": True}):
+            yield from _option(name, option, drawn[0], sampled)
+
+
+def _option(name, option, decisions, sampled) -> Iterator[Row]:
+    try:
+        case = setting(name, **option)
+    except TypeError:  # not every space has each of them
+        return
+    params = shared_variables(case)["params"]
+    used, _ = temporary(case, params, jnp.asarray(decisions))
+    title = ", ".join(f"{key}={value}" for key, value in option.items())
+    yield _row(f"{name}: sampled step, {title}", used, sampled, "beside float32")
+
+
+def _row(name: str, ours: int, reference: int, note: str) -> Row:
+    return Row.of(name, [ours / MIB], [reference / MIB], unit="MiB", note=note)
+
+
+def temporary(case: Setting, params: Any, decisions: Any) -> tuple[int, int]:
+    """Temporary bytes of a full step, and bytes of its arguments.
+
+    Args:
+      case: the space and its batch.
+      params: of the shared form, or of a fixed child.
+      decisions: NumPy int[T] for the fixed binding, JAX int32[T] or relaxed weights.
+    """
+    program = full_step(case)
+    state = program.start(params)
+    if isinstance(decisions, np.ndarray):
+        choices = case.space.bind(decisions)
+        call = compile_program(
+            lambda s, b: program.step(s, choices, b), state, case.batch, donate=(0,)
+        ).call
+    else:
+        call = compile_program(
+            lambda s, d, b: program.step(s, case.space.bind(d), b),
+            state,
+            decisions,
+            case.batch,
+            donate=(0,),
+        ).call
+    found = call.memory_analysis()
+    return found.temp_size_in_bytes, found.argument_size_in_bytes

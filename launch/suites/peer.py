@@ -1,0 +1,127 @@
+"""Our steps beside those of another program, on the network that both build.
+
+The other program prints one JSON line, {"enas_child", "enas_policy", "darts_weights",
+"darts_alphas"} in milliseconds, of NAS-Bench-201's network with 16 channels, one cell a
+stage and 64 images of 32 x 32.  The two take turns.
+"""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from child_models.evaluators.shared_weights import shared_weights
+from child_models.tasks.classification import classification
+from child_models.types import Dataset, Split
+from controller.loop import make_loop, schedule
+from controller.strategies.reinforce import reinforce
+from launch.command import UserError
+from launch.suites.children import CLASSES, SIZES, setting, shared_variables
+from launch.suites.relaxed import SPACE, STEPS, relaxed_steps
+from launch.suites.timing import Row, in_turn
+
+TICKS = 10  # of each kind in a round
+SEARCH = {"ENAS child step": "enas_child", "ENAS policy step": "enas_policy"}
+RELAXED = {"relaxed weight step": "darts_weights", "alpha step": "darts_alphas"}
+
+
+def search_rows(peer: str, repeats: int) -> Iterator[Row]:
+    """Yields the child step and the policy step of the search loop."""
+    loop, state = _search()
+    holder = [state]
+
+    def run():
+        holder[0], log = loop.run(holder[0], TICKS)
+        return log
+
+    jax.block_until_ready((run(), run()))  # compiled; a whole round is done
+    # Every first call has the child steps of a round, every second its policy steps.
+    return _rows(peer, dict.fromkeys(SEARCH, run), TICKS, SEARCH, repeats)
+
+
+def relaxed_rows(peer: str, repeats: int) -> Iterator[Row]:
+    """Yields the weight step and the alpha step of the relaxed supernet."""
+    case = setting(SPACE)
+    steps = relaxed_steps(case, shared_variables(case)["params"])
+    runs = {name: run for name, (run, _) in steps.items()}
+    return _rows(peer, runs, STEPS, RELAXED, repeats)
+
+
+def _rows(
+    peer: str,
+    runs: dict[str, Callable[[], Any]],
+    steps: int,
+    names: dict[str, str],
+    repeats: int,
+) -> Iterator[Row]:
+    ours: dict[str, list[float]] = {name: [] for name in names}
+    theirs: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(repeats):
+        figures = ask(peer)
+        taken = in_turn(runs, repeats)
+        for name, key in names.items():
+            if key not in figures:
+                raise UserError(f"--peer printed no {key!r}; it has {list(figures)}")
+            ours[name].append(float(np.median(taken[name])) / steps)
+            theirs[name].append(figures[key])
+    for name in names:
+        note = "beside the peer"
+        yield Row.of(f"{SPACE}: {name}", ours[name], theirs[name], note=note)
+
+
+def ask(peer: str) -> dict[str, float]:
+    """Runs the other program; its last line is the answer.
+
+    Raises:
+      UserError: if it fails, or that line is no JSON object of numbers.
+    """
+    try:
+        done = subprocess.run(
+            shlex.split(peer), capture_output=True, text=True, check=True
+        )
+        figures = json.loads(done.stdout.strip().splitlines()[-1])
+        return {key: float(value) for key, value in figures.items()}
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"--peer exits with {error.returncode}: {lines[-1]}") from error
+    except OSError as error:
+        raise UserError(f"--peer: {error}") from error
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
+        raise UserError("--peer: its last line is no JSON object of numbers") from error
+
+
+def _search() -> tuple[Any, Any]:
+    """The loop of a shared-weight search on random images, and its first state."""
+    size = SIZES[SPACE]
+    space = setting(SPACE).space
+    evaluator = shared_weights(
+        space,
+        classification(classes=CLASSES),
+        _random_images(4 * size.batch, size.side),
+        batch_size=size.batch,
+        reward_batch_size=size.batch,
+        learning_rate=0.025,
+        weight_decay=5e-4,
+        clip_norm=5.0,
+    )
+    strategy = reinforce(space.spec, learning_rate=1e-3, baseline_decay=0.99)
+    phases = schedule(rounds=1, child_steps=TICKS, policy_steps=TICKS)
+    loop = make_loop(space.spec, strategy, evaluator, phases, max_ticks=TICKS)
+    return loop, loop.init(jax.random.key(0))
+
+
+def _random_images(n: int, side: int) -> Dataset:
+    generator = np.random.default_rng(0)
+
+    def split(count):
+        images = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        labels = generator.integers(0, CLASSES, count, dtype=np.int32)
+        return Split(images, labels)
+
+    mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.3, np.float32)
+    train, validation, test = split(n), split(n), split(n)
+    return Dataset("random", train, validation, test, CLASSES, mean, std)

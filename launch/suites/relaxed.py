@@ -1,0 +1,92 @@
+"""The price of the relaxed supernet: all ops of an edge, weighted.
+
+A weight step trains the shared weights at fixed architecture weights, an alpha step the
+logits of the architecture weights, as DARTS does to first order (Liu et al. 2019,
+https://arxiv.org/abs/1806.09055).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from launch.suites.children import (
+    Setting,
+    architectures,
+    full_step,
+    repeated,
+    setting,
+    shared_variables,
+)
+from launch.suites.timing import Compiled, Options, Row, compile_program, in_turn
+
+STEPS = 2  # in one measured call
+SPACE = "nasbench201"
+
+
+def relaxed(options: Options) -> Iterator[Row]:
+    """Yields the weight step and the alpha step, in sampled steps of the same space."""
+    case = setting(SPACE)
+    params = shared_variables(case)["params"]
+    steps = relaxed_steps(case, params)
+    runs = {name: run for name, (run, _) in steps.items()}
+    sampled = full_step(case)
+    state = sampled.start(params)
+    loop = repeated(lambda s, d, b: sampled.step(s, case.space.bind(d), b), STEPS)
+    drawn = jnp.asarray(architectures(case, options.n))
+    call = compile_program(loop, state, drawn[0], case.batch).call
+    runs["sampled"] = lambda: [call(state, d, case.batch) for d in drawn]
+    times = {
+        n: np.array(ms) / STEPS for n, ms in in_turn(runs, options.repeats).items()
+    }
+    reference = times.pop("sampled") / len(drawn)
+    for name, ours in times.items():
+        note = f"beside a sampled step; compiled in {steps[name][1].seconds:.0f} s"
+        yield Row.of(f"{case.name}: {name}", ours, reference, note=note)
+
+
+def alphas(case: Setting) -> Any:
+    """Logits of the relaxed weights, all zero, by group."""
+    return {g: jnp.zeros(s) for g, s in case.space.spec.relaxed.items()}
+
+
+def weights_of(logits: Any) -> Any:
+    """The relaxed binding at the softmax of some logits, all ops live."""
+    return {
+        "weights": jax.tree.map(jax.nn.softmax, logits),
+        "live": jax.tree.map(lambda a: jnp.ones(a.shape, bool), logits),
+    }
+
+
+def relaxed_steps(case: Setting, params: Any) -> dict[str, tuple[Any, Compiled]]:
+    """Runs of STEPS steps each, and their programs."""
+    logits, bind = alphas(case), case.space.bind
+    adam = optax.adam(3e-4, b1=0.5)
+    weight = full_step(case)
+
+    def weight_step(state, logits, batch):
+        return weight.step(state, bind(weights_of(logits)), batch)
+
+    def alpha_step(state, params, batch):
+        logits, opt_state = state
+
+        def loss_of(logits):
+            return case.loss(params, bind(weights_of(logits)), batch)
+
+        loss, grads = jax.value_and_grad(loss_of)(logits)
+        updates, opt_state = adam.update(grads, opt_state)
+        return loss, (optax.apply_updates(logits, updates), opt_state)
+
+    programs = {
+        "relaxed weight step": (weight_step, weight.start(params), logits),
+        "alpha step": (alpha_step, (logits, adam.init(logits)), params),
+    }
+    found = {}
+    for name, (step, *arguments) in programs.items():
+        arguments = (*arguments, case.batch)
+        compiled = compile_program(repeated(step, STEPS), *arguments)
+        found[name] = (lambda c=compiled, a=arguments: c.call(*a), compiled)
+    return found

@@ -140,12 +140,14 @@ class Loop(NamedTuple):
       run: ``(state, ticks) -> (SearchState, Log)``: at most `ticks` (and `max_ticks`)
         ticks; donates the state; stops at a loss or reward that is not finite.
       score: ``(state, decisions[T]) -> float32[]`` on the whole validation split.
+      compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it.
       max_ticks: room in the log.
     """
 
     init: Callable[[Key], SearchState]
     run: Callable[[SearchState, int], tuple[SearchState, Log]]
     score: Callable[[SearchState, Any], jax.Array]
+    compiled_text: Callable[[SearchState], str]
     max_ticks: int
 
 
@@ -238,6 +240,9 @@ def make_loop(
         lambda state, ticks: compiled_run(state, evaluator.data, jnp.int32(ticks)),
         lambda state, decisions: compiled_score(
             state.evaluator, evaluator.data, jnp.asarray(decisions, jnp.int32)
+        ),
+        lambda state: (
+            compiled_run.lower(state, evaluator.data, jnp.int32(1)).compile().as_text()
         ),
         max_ticks,
     )

@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from child_models.data.augment import augmentation
 from child_models.data.batches import Batches, BatchState
@@ -25,6 +26,7 @@ from child_models.optimizer import (
     nan_unless_finite,
     nesterov_sgd,
 )
+from child_models.placement import placement
 from child_models.types import Dataset, Space, Task
 from controller.types import Evaluator, Trial
 
@@ -68,6 +70,7 @@ def shared_weights(
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
+    mesh: Mesh | None = None,
 ) -> Evaluator:
     """Builds the evaluator of a shared-weight search.
 
@@ -94,13 +97,14 @@ def shared_weights(
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
+      mesh: devices with an axis "data" that every batch is split over; None for one.
 
     Returns:
       the Evaluator; its trials are all marked valid, whatever their reward.
 
     Raises:
       ValueError: on a space without the sampled binding, an unknown name, or a batch
-        larger than its split.
+        larger than its split or not a multiple of the devices.
     """
     if "sampled" not in space.bindings:
         raise ValueError(
@@ -137,21 +141,23 @@ def shared_weights(
         clip_norm=clip_norm,
         unsampled=unsampled,
     )
-    data = jax.tree.map(
-        jnp.asarray, {"train": dataset.train, "validation": dataset.validation}
-    )
+    place = placement(mesh)
+    place.check("batch_size", batch_size)
+    place.check("reward_batch_size", reward_batch_size)
+    data = place.put({"train": dataset.train, "validation": dataset.validation})
 
     def init(key, data):
         weights_key, sample_key, train_key, validation_key = jax.random.split(key, 4)
         choices = space.bind(space.spec.sample(sample_key))
         x = jnp.zeros((2, *data["train"].images.shape[1:]))
         params = module.init(weights_key, choices, x, True)["params"]
-        return SharedState(
+        state = SharedState(
             params,
             optimizer.init(params),
             train.init(train_key),
             validation.init(validation_key),
         )
+        return place.copy(state)
 
     def forward(params, decisions, images, rngs=None):
         return module.apply(
@@ -162,8 +168,8 @@ def shared_weights(
         propose_key, augment_key, dropout_key = jax.random.split(key, 3)
         decisions = propose(propose_key, 1).decisions[0]
         indices, position = train.next(state.train)
-        split = data["train"]
-        images = augment(augment_key, scale(split.images[indices]))
+        split, indices = data["train"], place.split(indices)
+        images = place.split(augment(augment_key, scale(split.images[indices])))
         labels = split.labels[indices]
 
         def loss_fn(params):
@@ -171,6 +177,7 @@ def shared_weights(
             return task.loss(logits, labels).mean(), logits
 
         (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        grads = place.copy(grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": nan_unless_finite(loss, grads),
@@ -198,8 +205,9 @@ def shared_weights(
 
     def measure(params, data, decisions, indices, weight):
         """Weighted sums of loss and metric over one batch of the validation split."""
-        split = data["validation"]
-        logits = logits_of(params, data, decisions, scale(split.images[indices]))
+        split, indices = data["validation"], place.split(indices)
+        images = place.split(scale(split.images[indices]))
+        logits = logits_of(params, data, decisions, images)
         labels = split.labels[indices]
         loss = jnp.sum(task.loss(logits, labels) * weight)
         return {"accuracy": jnp.sum(task.metric(logits, labels) * weight), "loss": loss}

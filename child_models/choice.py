@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from child_models.ops.lowering import on_cpu
 from controller.spec import DecisionSpec
 
 
@@ -123,11 +124,8 @@ class Choose(nn.Module):
             variables = {"params": params[i]}
             if stats is not None:
                 variables["batch_stats"] = stats[i]
-            out, new = modules[i].apply(
-                variables,
-                *rejoin(inexact, others),
-                rngs={} if key is None else {"dropout": key},
-                mutable=["batch_stats"],
+            out, new = _apply(
+                modules[i], on_cpu(), variables, rejoin(inexact, others), key
             )
             if not keep_stats:
                 return out, None
@@ -170,8 +168,10 @@ class Choose(nn.Module):
 
     def _params(self, i, module, operands):
         name = f"branch_{i}"
-        if not self.is_initializing() and not self.has_variable("params", name):
-            return {}  # a lifted scan drops the empty trees of branches without weights
+        if not self.is_initializing():
+            # Not by `param`, which would trace the initialiser to compare shapes.  A
+            # lifted scan drops the empty trees of branches without weights.
+            return self.get_variable("params", name, {})
         return self.param(name, _init(module, "params"), operands)
 
     def _stats(self, modules, operands):
@@ -239,6 +239,14 @@ def choose(
       The branch's output, or the weighted sum of the live ones.
     """
     return Choose(tuple(branches), name=name)(choice, *operands)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _apply(module, lowering, variables, operands, key):
+    """Under `jit`, equal branches on equal shapes are traced once."""
+    del lowering  # a part of what the trace depends on
+    rngs = {} if key is None else {"dropout": key}
+    return module.apply(variables, *operands, rngs=rngs, mutable=["batch_stats"])
 
 
 def _init(module, collection):

@@ -189,8 +189,13 @@ def make_loop(
             failed_decisions=jnp.zeros(spec.length, jnp.int32),
         )
 
-    child_tick = functools.partial(_child_tick, spec, strategy, evaluator, schedule)
-    policy_tick = functools.partial(_policy_tick, strategy, evaluator, schedule)
+    # Under `jit` each is traced once, for the shapes of the log and for the body.
+    child_tick = jax.jit(
+        functools.partial(_child_tick, spec, strategy, evaluator, schedule), inline=True
+    )
+    policy_tick = jax.jit(
+        functools.partial(_policy_tick, strategy, evaluator, schedule), inline=True
+    )
 
     def run(state, data, ticks):
         shapes = (

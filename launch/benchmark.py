@@ -8,6 +8,7 @@ Suites:
     supernet   a sampled architecture's training step beside the same child alone
     relaxed    the steps of the relaxed supernet beside a sampled one
     memory     temporary memory of compiled training steps
+    scaling    images a second of the search by number of devices
 
 Programs that are compared take turns in one run; compilation is no part of a time.
 ``--peer`` is a command that prints one JSON line of milliseconds, see
@@ -31,6 +32,7 @@ from launch.suites import peer
 from launch.suites.children import SIZES
 from launch.suites.memory import memory
 from launch.suites.relaxed import relaxed
+from launch.suites.scaling import scaling
 from launch.suites.supernet import supernet
 from launch.suites.timing import Options, Row
 from launch.tables import align
@@ -39,6 +41,7 @@ SUITES: dict[str, Callable[[Options], Iterator[Row]]] = {
     "supernet": supernet,
     "relaxed": relaxed,
     "memory": memory,
+    "scaling": scaling,
 }
 PEERS = {"supernet": peer.search_rows, "relaxed": peer.relaxed_rows}
 

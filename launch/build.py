@@ -9,10 +9,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from child_models.data import load
 from child_models.evaluators.shared_weights import shared_weights
+from child_models.placement import AXIS
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
@@ -54,7 +58,7 @@ _PLAIN = {
 _GIVEN = {
     "space": {"classes", "dtype"},
     "strategy": {"spec"},
-    "evaluator": {"space", "task", "dataset"},
+    "evaluator": {"space", "task", "dataset", "mesh"},
     "task": {"classes"},
     "schedule": {"rounds"},
 }
@@ -139,6 +143,25 @@ class Search:
     compiled: set[str] = dataclasses.field(default_factory=set, compare=False)
 
 
+def build_mesh(count: int) -> Mesh | None:
+    """The devices that a batch is split over; None for one.
+
+    Args:
+      count: how many; 0 for all there are.
+
+    Raises:
+      UserError: if there are not so many.
+    """
+    devices = jax.devices()
+    if count > len(devices):
+        raise UserError(
+            f"config.train.devices is {count}; JAX finds {len(devices)} of kind "
+            f"{devices[0].device_kind}"
+        )
+    devices = devices[: count or None]
+    return Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
+
+
 def build_dataset(config: ConfigDict) -> Dataset:
     """Loads the data set that ``config.data`` names."""
     with user_errors("config.data"):
@@ -173,7 +196,14 @@ def build(config: Mapping[str, Any]) -> Search:
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
     strategy = _call(config, "strategy", spec=space.spec)
-    evaluator = _call(config, "evaluator", space=space, task=task, dataset=dataset)
+    evaluator = _call(
+        config,
+        "evaluator",
+        space=space,
+        task=task,
+        dataset=dataset,
+        mesh=build_mesh(train.devices),
+    )
     with user_errors("config.schedule"):
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
     with user_errors("config"):

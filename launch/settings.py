@@ -43,6 +43,8 @@ class Train:
         Results do not depend on it.
       log_every: rounds between printed lines where there is no terminal.
       dtype: "float32" or "bfloat16", of the children's activations.
+      devices: that a batch of the search is split over; 0 for all there are.  Another
+        number changes results by rounding only.
       deterministic: bit-for-bit results on GPU too, at the price of slower kernels.
       compilation_cache: a folder, "auto" for one in the user's cache, or "off".
     """
@@ -54,6 +56,7 @@ class Train:
     steps_per_call: int = 0
     log_every: int = 1
     dtype: str = "float32"
+    devices: int = 0
     deterministic: bool = False
     compilation_cache: str = "auto"
 
@@ -65,6 +68,7 @@ class Train:
             ("keep", 1),
             ("steps_per_call", 0),
             ("log_every", 1),
+            ("devices", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(

@@ -14,14 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from child_models.evaluators.shared_weights import shared_weights
-from child_models.tasks.classification import classification
-from child_models.types import Dataset, Split
-from controller.loop import make_loop, schedule
-from controller.strategies.reinforce import reinforce
 from launch.command import UserError
-from launch.suites.children import CLASSES, SIZES, setting, shared_variables
-from launch.suites.relaxed import SPACE, STEPS, relaxed_steps
+from launch.suites.children import setting, shared_variables
+from launch.suites.loop import SPACE, search
+from launch.suites.relaxed import STEPS, relaxed_steps
 from launch.suites.timing import Row, in_turn
 
 TICKS = 10  # of each kind in a round
@@ -31,7 +27,7 @@ RELAXED = {"relaxed weight step": "darts_weights", "alpha step": "darts_alphas"}
 
 def search_rows(peer: str, repeats: int) -> Iterator[Row]:
     """Yields the child step and the policy step of the search loop."""
-    loop, state = _search()
+    loop, state = search(TICKS, policy_steps=TICKS)
     holder = [state]
 
     def run():
@@ -92,36 +88,3 @@ def ask(peer: str) -> dict[str, float]:
         raise UserError(f"--peer: {error}") from error
     except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise UserError("--peer: its last line is no JSON object of numbers") from error
-
-
-def _search() -> tuple[Any, Any]:
-    """The loop of a shared-weight search on random images, and its first state."""
-    size = SIZES[SPACE]
-    space = setting(SPACE).space
-    evaluator = shared_weights(
-        space,
-        classification(classes=CLASSES),
-        _random_images(4 * size.batch, size.side),
-        batch_size=size.batch,
-        reward_batch_size=size.batch,
-        learning_rate=0.025,
-        weight_decay=5e-4,
-        clip_norm=5.0,
-    )
-    strategy = reinforce(space.spec, learning_rate=1e-3, baseline_decay=0.99)
-    phases = schedule(rounds=1, child_steps=TICKS, policy_steps=TICKS)
-    loop = make_loop(space.spec, strategy, evaluator, phases, max_ticks=TICKS)
-    return loop, loop.init(jax.random.key(0))
-
-
-def _random_images(n: int, side: int) -> Dataset:
-    generator = np.random.default_rng(0)
-
-    def split(count):
-        images = generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-        labels = generator.integers(0, CLASSES, count, dtype=np.int32)
-        return Split(images, labels)
-
-    mean, std = np.full(3, 0.5, np.float32), np.full(3, 0.3, np.float32)
-    train, validation, test = split(n), split(n), split(n)
-    return Dataset("random", train, validation, test, CLASSES, mean, std)

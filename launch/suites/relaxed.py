@@ -21,10 +21,10 @@ from launch.suites.children import (
     setting,
     shared_variables,
 )
+from launch.suites.loop import SPACE
 from launch.suites.timing import Compiled, Options, Row, compile_program, in_turn
 
 STEPS = 2  # in one measured call
-SPACE = "nasbench201"
 
 
 def relaxed(options: Options) -> Iterator[Row]:

@@ -1,11 +1,13 @@
 """Temporary memory of compiled training steps; arguments are listed apart."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from child_models.spaces import SPACES
 from launch.suites.children import (
     Setting,
     architectures,
@@ -42,19 +44,14 @@ def memory(options: Options) -> Iterator[Row]:
             relaxed, _ = temporary(case, shared["params"], binding)
             note = "beside the sampled step; the same for every number of live ops"
             yield _row(f"{name}: relaxed step", relaxed, sampled, note)
-        for option in ({"dtype": "bfloat16"}, {"remat": True}):
-            yield from _option(name, option, drawn[0], sampled)
-
-
-def _option(name, option, decisions, sampled) -> Iterator[Row]:
-    try:
-        case = setting(name, **option)
-    except TypeError:  # not every space has each of them
-        return
-    params = shared_variables(case)["params"]
-    used, _ = temporary(case, params, jnp.asarray(decisions))
-    title = ", ".join(f"{key}={value}" for key, value in option.items())
-    yield _row(f"{name}: sampled step, {title}", used, sampled, "beside float32")
+        known = inspect.signature(SPACES[name]).parameters
+        for key, value in (("dtype", "bfloat16"), ("remat", True)):
+            if key in known:
+                case = setting(name, **{key: value})
+                params = shared_variables(case)["params"]
+                used, _ = temporary(case, params, jnp.asarray(drawn[0]))
+                title = f"{name}: sampled step, {key}={value}"
+                yield _row(title, used, sampled, "beside that without")
 
 
 def _row(name: str, ours: int, reference: int, note: str) -> Row:

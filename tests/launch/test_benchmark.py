@@ -22,21 +22,8 @@ def test_a_row_has_medians_and_the_median_of_paired_ratios():
 
 def test_the_table_shows_every_row_and_leaves_out_what_is_absent():
     lines = benchmark.table([ROW, Row("a rate", 20.0, unit="GFLOP/s")]).splitlines()
-    assert lines[1].split() == [
-        "a",
-        "step",
-        "3.0",
-        "2.0",
-        "ms",
-        "1.50",
-        "1.25",
-        "to",
-        "1.75",
-    ] + [
-        "beside",
-        "the",
-        "other",
-    ]
+    words = " ".join(lines[1].split())
+    assert words == "a step 3.0 2.0 ms 1.50 1.25 to 1.75 beside the other"
     assert lines[2].split() == ["a", "rate", "20.0", "GFLOP/s"]
 
 

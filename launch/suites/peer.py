@@ -20,7 +20,7 @@ from launch.suites.loop import SPACE, search
 from launch.suites.relaxed import STEPS, relaxed_steps
 from launch.suites.timing import Row, in_turn
 
-TICKS = 10  # of each kind in a round
+TICKS = 20  # of each kind in a round
 SEARCH = {"ENAS child step": "enas_child", "ENAS policy step": "enas_policy"}
 RELAXED = {"relaxed weight step": "darts_weights", "alpha step": "darts_alphas"}
 

@@ -95,7 +95,8 @@ class Choose(nn.Module):
     Attributes:
       branches: factories of modules, called with ``name=`` or ``parent=``.  A module
         is called with the operands; arrays that it needs are operands, the rest are
-        its attributes, which are hashable.  All branches return one array of equal shape.
+        its attributes, which are hashable.  All branches return one array of equal
+        shape.
     """
 
     branches: Sequence[Callable[..., nn.Module]]

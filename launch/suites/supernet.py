@@ -102,7 +102,7 @@ def _alone(case, program, shared, decisions, forms):
         one = compile_program(
             lambda s, b: program.step(s, choices, b), state, case.batch
         )
-        runs["steps"] = lambda: _steps(one.call, state, case.batch)
+        runs["steps"] = lambda call=one.call: _steps(call, state, case.batch)
     if "loop" in forms:
         loop = repeated(lambda s, _, b: program.step(s, choices, b), STEPS)
         one = compile_program(loop, state, (), case.batch)

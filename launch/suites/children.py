@@ -30,7 +30,7 @@ SIZES = {
     "nasbench201": Size({"channels": 16, "cells": 1}, 64, 32),
     "enas_micro": Size({"nodes": 5, "channels": 20, "layers": 2}, 32, 16),
     "enas_macro": Size({"layers": 6, "channels": 24}, 32, 16),
-    "nasnet": Size({"blocks": 5, "channels": 12, "cells": 1}, 32, 16),
+    "nasnet": Size({"blocks": 5, "channels": 12, "cells": 2}, 32, 16),
 }
 
 

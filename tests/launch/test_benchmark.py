@@ -49,6 +49,15 @@ def test_repeated_steps_equal_single_ones():
     np.testing.assert_allclose((loss, state), (expected_loss, expected), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", children.SIZES)
+def test_every_space_is_built_at_its_size(name):
+    case = children.setting(name)
+    images, labels = case.batch
+    assert images.shape[0] == labels.shape[0] == children.SIZES[name].batch
+    drawn = children.architectures(case, 2)
+    assert all(case.space.spec.validate(decisions) for decisions in drawn)
+
+
 def python(text):
     return f'{sys.executable} -c "{text}"'
 

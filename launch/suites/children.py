@@ -13,6 +13,7 @@ from child_models.optimizer import nesterov_sgd
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Space
+from launch.suites.timing import compile_program
 
 CLASSES = 10
 
@@ -62,15 +63,14 @@ class Program(NamedTuple):
     step: Callable[..., tuple[jax.Array, Any]]
 
 
-def setting(name: str, size: Size | None = None, **options: Any) -> Setting:
-    """A space with random images.
+def setting(name: str, **options: Any) -> Setting:
+    """A space at its size in `SIZES`, with random images.
 
     Args:
       name: of the space.
-      size: by default the one in `SIZES`.
       **options: arguments of the space beyond those, such as dtype.
     """
-    size = SIZES[name] if size is None else size
+    size = SIZES[name]
     space = SPACES[name](classes=CLASSES, **(size.arguments | options))
     module, task = space.module("search"), classification(classes=CLASSES)
     image_key, label_key = jax.random.split(jax.random.key(0))
@@ -143,3 +143,23 @@ def repeated(step: Callable[..., tuple], n: int) -> Callable[..., tuple]:
         return loss, state
 
     return run
+
+
+def sampled_runs(
+    case: Setting, program: Program, params: Any, steps: int
+) -> tuple[Callable[[np.ndarray], Callable[[], Any]], float]:
+    """The sampled binding of a program, compiled once.
+
+    Returns:
+      ``(decisions[T]) -> run`` of so many steps, and the seconds of compiling.
+    """
+    state = program.start(params)
+    loop = repeated(lambda s, d, b: program.step(s, case.space.bind(d), b), steps)
+    any_decisions = jnp.zeros(case.space.spec.length, jnp.int32)
+    call, seconds = compile_program(loop, state, any_decisions, case.batch)
+
+    def run_of(decisions: np.ndarray) -> Callable[[], Any]:
+        choices = jnp.asarray(decisions)
+        return lambda: call(state, choices, case.batch)
+
+    return run_of, seconds

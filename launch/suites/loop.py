@@ -1,5 +1,7 @@
 """The search loop itself on random images, as the suites run it."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -7,7 +9,7 @@ from jax.sharding import Mesh
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Split
-from controller.loop import Loop, SearchState, make_loop, schedule
+from controller.loop import Log, make_loop, schedule
 from controller.strategies.reinforce import reinforce
 from launch.suites.children import CLASSES, SIZES, setting
 
@@ -16,8 +18,8 @@ SPACE = "nasbench201"
 
 def search(
     ticks: int, *, policy_steps: int = 0, mesh: Mesh | None = None
-) -> tuple[Loop, SearchState]:
-    """The loop of a shared-weight search, and its first state.
+) -> Callable[[], Log]:
+    """A shared-weight search, of which every call does the next ticks.
 
     Args:
       ticks: child steps of a round, and ticks of a call.
@@ -40,7 +42,14 @@ def search(
     strategy = reinforce(space.spec, learning_rate=1e-3, baseline_decay=0.99)
     phases = schedule(rounds=1, child_steps=ticks, policy_steps=policy_steps)
     loop = make_loop(space.spec, strategy, evaluator, phases, max_ticks=ticks)
-    return loop, loop.init(jax.random.key(0))
+    state = loop.init(jax.random.key(0))
+
+    def run() -> Log:
+        nonlocal state
+        state, log = loop.run(state, ticks)
+        return log
+
+    return run
 
 
 def _random_images(n: int, side: int) -> Dataset:

@@ -68,18 +68,13 @@ def temporary(case: Setting, params: Any, decisions: Any) -> tuple[int, int]:
     """
     program = full_step(case)
     state = program.start(params)
-    if isinstance(decisions, np.ndarray):
-        choices = case.space.bind(decisions)
-        call = compile_program(
-            lambda s, b: program.step(s, choices, b), state, case.batch, donate=(0,)
-        ).call
-    else:
-        call = compile_program(
-            lambda s, d, b: program.step(s, case.space.bind(d), b),
-            state,
-            decisions,
-            case.batch,
-            donate=(0,),
-        ).call
+    fixed = isinstance(decisions, np.ndarray)
+
+    def step(state, operand, batch):
+        choices = case.space.bind(decisions if fixed else operand)
+        return program.step(state, choices, batch)
+
+    operand = () if fixed else decisions
+    call = compile_program(step, state, operand, case.batch, donate=(0,)).call
     found = call.memory_analysis()
     return found.temp_size_in_bytes, found.argument_size_in_bytes

@@ -27,13 +27,7 @@ RELAXED = {"relaxed weight step": "darts_weights", "alpha step": "darts_alphas"}
 
 def search_rows(peer: str, repeats: int) -> Iterator[Row]:
     """Yields the child step and the policy step of the search loop."""
-    loop, state = search(TICKS, policy_steps=TICKS)
-    holder = [state]
-
-    def run():
-        holder[0], log = loop.run(holder[0], TICKS)
-        return log
-
+    run = search(TICKS, policy_steps=TICKS)
     jax.block_until_ready((run(), run()))  # compiled; a whole round is done
     # Every first call has the child steps of a round, every second its policy steps.
     return _rows(peer, dict.fromkeys(SEARCH, run), TICKS, SEARCH, repeats)

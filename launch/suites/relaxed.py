@@ -18,6 +18,7 @@ from launch.suites.children import (
     architectures,
     full_step,
     repeated,
+    sampled_runs,
     setting,
     shared_variables,
 )
@@ -33,12 +34,9 @@ def relaxed(options: Options) -> Iterator[Row]:
     params = shared_variables(case)["params"]
     steps = relaxed_steps(case, params)
     runs = {name: run for name, (run, _) in steps.items()}
-    sampled = full_step(case)
-    state = sampled.start(params)
-    loop = repeated(lambda s, d, b: sampled.step(s, case.space.bind(d), b), STEPS)
-    drawn = jnp.asarray(architectures(case, options.n))
-    call = compile_program(loop, state, drawn[0], case.batch).call
-    runs["sampled"] = lambda: [call(state, d, case.batch) for d in drawn]
+    sampled, _ = sampled_runs(case, full_step(case), params, STEPS)
+    drawn = [sampled(decisions) for decisions in architectures(case, options.n)]
+    runs["sampled"] = lambda: [run() for run in drawn]
     times = {
         n: np.array(ms) / STEPS for n, ms in in_turn(runs, options.repeats).items()
     }

@@ -1,7 +1,6 @@
 """Images a second of the search by number of devices, at an equal batch."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -22,21 +21,10 @@ def scaling(options: Options) -> Iterator[Row]:
     makes 8.
     """
     counts = [2**i for i in range(len(jax.devices()).bit_length())]
-    runs = {count: _child_steps(count) for count in counts}
+    runs = {count: search(TICKS, mesh=build_mesh(count)) for count in counts}
     images = SIZES[SPACE].batch * TICKS
     times = in_turn(runs, options.repeats)
     speeds = {count: images / (1e-3 * np.array(ms)) for count, ms in times.items()}
     for count, speed in speeds.items():
         name = f"{SPACE}: child steps on {count} device{'s' * (count > 1)}"
         yield Row.of(name, speed, speeds[1], unit="images/s", note="beside one device")
-
-
-def _child_steps(count: int) -> Callable[[], Any]:
-    loop, state = search(TICKS, mesh=build_mesh(count))
-    holder = [state]
-
-    def run():
-        holder[0], log = loop.run(holder[0], TICKS)
-        return log
-
-    return run

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from child_models.cost import count
@@ -20,6 +19,7 @@ from launch.suites.children import (
     forward_backward,
     full_step,
     repeated,
+    sampled_runs,
     setting,
     shared_variables,
 )
@@ -53,7 +53,7 @@ def _space(case: Setting, peak: float, options: Options) -> Iterator[Row]:
         ("forward + backward", forward_backward(case)),
         ("full step", full_step(case)),
     ):
-        run = _Sampled(case, program, shared, drawn[0])
+        run, once = sampled_runs(case, program, shared["params"], STEPS)
         times, compiling = [], []
         for i, decisions in enumerate(drawn):
             alone, seconds = _alone(case, program, shared, decisions, forms[i])
@@ -63,7 +63,7 @@ def _space(case: Setting, peak: float, options: Options) -> Iterator[Row]:
             forms[i] = (min(medians, key=medians.get),)  # the full step takes this one
             times.append((ours, medians[forms[i][0]]))
             compiling.append(seconds)
-        once, each = run.compile_seconds, np.median(compiling)
+        each = np.median(compiling)
         note = f"compiled once in {once:.0f} s; alone each in {each:.0f} s"
         yield Row.of(f"{case.name}: {title}", *np.transpose(times), note=note)
     work = [6 * _macs(case, d) * len(case.batch[0]) for d in drawn]
@@ -75,22 +75,6 @@ def _space(case: Setting, peak: float, options: Options) -> Iterator[Row]:
 def _macs(case: Setting, decisions: np.ndarray) -> int:
     shape = case.batch[0].shape[1:]
     return count(case.space.module("final"), case.space.bind(decisions), shape).macs
-
-
-class _Sampled:
-    """The sampled binding of a program, compiled once; called with decisions."""
-
-    def __init__(self, case, program, shared, decisions):
-        self._batch, self._state = case.batch, program.start(shared["params"])
-        loop = repeated(lambda s, d, b: program.step(s, case.space.bind(d), b), STEPS)
-        self._compiled = compile_program(
-            loop, self._state, jnp.asarray(decisions), self._batch
-        )
-        self.compile_seconds = self._compiled.seconds
-
-    def __call__(self, decisions: np.ndarray) -> Callable[[], Any]:
-        choices = jnp.asarray(decisions)
-        return lambda: self._compiled.call(self._state, choices, self._batch)
 
 
 def _alone(case, program, shared, decisions, forms):

@@ -9,11 +9,13 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 COUNTS = (1, 2, 4, 8)
 BATCH = 8
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def found():
     flags += " --xla_backend_optimization_level=0"  # compiles in half the time
     done = subprocess.run(
         [sys.executable, __file__],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.getcwd()},
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

@@ -9,8 +9,8 @@ A choice is bound in one of three ways, told apart by its type:
 `pick` chooses among arrays (earlier nodes, or weights that depend on the chosen input)
 with the same three bindings.
 
-Everything a branch reads is an operand of its conditional, whose VJP is our own: JAX's
-would make every branch return the residuals of all branches.
+Everything a branch reads is an operand of its conditional, see
+`child_models.conditional`.
 """
 
 import functools
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from child_models.conditional import switch
 from child_models.ops.lowering import on_cpu
 from controller.spec import DecisionSpec
 
@@ -43,47 +44,6 @@ Choice = int | jax.Array | Weighted
 def is_fixed(choice: Choice) -> bool:
     """Whether the choice is bound to one branch before tracing."""
     return isinstance(choice, int | np.integer)
-
-
-# ---- the conditional ----------------------------------------------------------------
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def switch(branches, index, differentiable, other):
-    """``branches[index](differentiable, other)``, saving only its own arguments.
-
-    Args:
-      branches: functions of two pytrees that close over static Python only.
-      index: int32[].
-      differentiable: pytree of inexact arrays, which get gradients.
-      other: pytree of keys and integers, which get none.
-    """
-    return jax.lax.switch(index, branches, differentiable, other)
-
-
-def _switch_fwd(branches, index, differentiable, other):
-    # The primal output of jax.vjp has no custom VJP left in it, so that a JVP of the
-    # gradient works; its residuals are dead code.
-    def primal(branch, differentiable, other):
-        return jax.vjp(lambda d: branch(d, other), differentiable)[0]
-
-    primals = [functools.partial(primal, branch) for branch in branches]
-    out = jax.lax.switch(index, primals, differentiable, other)
-    return out, (index, differentiable, other)
-
-
-def _switch_bwd(branches, saved, cotangent):
-    index, differentiable, other = saved
-
-    def pullback(branch, differentiable, other, cotangent):
-        return jax.vjp(lambda d: branch(d, other), differentiable)[1](cotangent)[0]
-
-    pullbacks = [functools.partial(pullback, branch) for branch in branches]
-    grads = jax.lax.switch(index, pullbacks, differentiable, other, cotangent)
-    return None, grads, None
-
-
-switch.defvjp(_switch_fwd, _switch_bwd)
 
 
 # ---- choosing a branch --------------------------------------------------------------
@@ -298,6 +258,61 @@ def pick(choice: Choice, arrays: Sequence[jax.Array] | jax.Array) -> jax.Array:
         weight = jnp.where(choice.live, choice.weight, 0).astype(stacked.dtype)
         return jnp.tensordot(weight, stacked, axes=1)
     return jax.lax.dynamic_index_in_dim(stacked, choice, keepdims=False)
+
+
+def read(choice: Choice, stacked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`pick`, for a loop that carries the arrays.
+
+    Args:
+      choice: int, int32[], or `Weighted` over the n arrays.
+      stacked: ``[n, ...]``.
+
+    Returns:
+      ``(picked, stacked)``.  Whoever goes on with this ``stacked`` has gradients that
+      are added up in place; those of `pick` are each as large as all n arrays.
+    """
+    if isinstance(choice, Weighted):
+        return pick(choice, stacked), stacked
+    return _read(jnp.asarray(choice), stacked)
+
+
+@jax.custom_vjp
+def _read(index, stacked):
+    return pick(index, stacked), stacked
+
+
+def _read_fwd(index, stacked):
+    return _read(index, stacked), index
+
+
+def _read_bwd(index, cotangents):
+    picked, stacked = cotangents
+    return None, add_at(stacked, index, picked)
+
+
+_read.defvjp(_read_fwd, _read_bwd)
+
+
+def add_at(stacked: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
+    """Adds x to one of the arrays ``stacked[n, ...]``."""
+    return _add_at(stacked, index, x)
+
+
+@jax.custom_vjp
+def _add_at(stacked, index, x):
+    total = jax.lax.dynamic_index_in_dim(stacked, index, keepdims=False) + x
+    return jax.lax.dynamic_update_index_in_dim(stacked, total, index, 0)
+
+
+def _add_at_fwd(stacked, index, x):
+    return _add_at(stacked, index, x), index
+
+
+def _add_at_bwd(index, cotangent):
+    return cotangent, None, pick(index, cotangent)
+
+
+_add_at.defvjp(_add_at_fwd, _add_at_bwd)
 
 
 def indicator(choice: Choice, n: int) -> jax.Array:

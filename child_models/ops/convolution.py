@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from child_models.ops.kept import keep
 from child_models.ops.lowering import on_cpu
 from child_models.ops.window import Pair, Window, make_window, taps, transposed
 
@@ -42,6 +43,10 @@ def conv2d(
       ValueError: for an unknown padding, or an even kernel with "same".
     """
     window = make_window(kernel.shape[:2], strides, dilation, padding)
+    return keep(_lowered(window, x, kernel))
+
+
+def _lowered(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if not on_cpu():
         return _plain(window, x, kernel)
     if kernel.shape[:2] == (1, 1):
@@ -201,8 +206,8 @@ def depthwise_conv2d(
     """
     window = make_window(kernel.shape[:2], strides, dilation, "same")
     if not on_cpu():
-        return _plain(window, x, kernel[:, :, None], groups=x.shape[-1])
-    return _depthwise(window, x, kernel)
+        return keep(_plain(window, x, kernel[:, :, None], groups=x.shape[-1]))
+    return keep(_depthwise(window, x, kernel))
 
 
 def _tap_sum(window: Window, x, kernel, out: Pair) -> jax.Array:

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from child_models.ops.kept import keep
+
 MOMENTUM = 0.9  # of running statistics
 
 
@@ -63,8 +65,8 @@ def _batch_norm(epsilon, x, scale, bias):
 
 def _batch_norm_fwd(epsilon, x, scale, bias):
     wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
-    mean = wide.mean(axes)
-    var = jnp.square(wide - _row(mean, x)).mean(axes)
+    mean = keep(wide.mean(axes))
+    var = keep(jnp.square(wide - _row(mean, x)).mean(axes))
     y = normalize(x, mean, var, scale, bias, epsilon)
     return (y, mean, var), (x, mean, var, scale, bias)
 

@@ -25,10 +25,11 @@ from child_models.choice import (
     Choice,
     Choose,
     Weighted,
+    add_at,
     choose,
     indicator,
     is_fixed,
-    pick,
+    read,
 )
 from child_models.ops.convolution import conv2d, depthwise_conv2d
 from child_models.ops.initializers import he_normal
@@ -212,10 +213,9 @@ class Stage(nn.Module):
 
         def edge(nodes, edge):
             weights, source, op, target = edge
-            y = pick(source, nodes)
+            y, nodes = read(source, nodes)
             y = Choose(BRANCHES, parent=None).apply({}, op, y, weights)
-            y = y + pick(target, nodes)
-            return jax.lax.dynamic_update_index_in_dim(nodes, y, target, 0), None
+            return add_at(nodes, target, y), None
 
         def cell(states, cell):
             (weights, inputs, ops), kernels, scale, bias = cell

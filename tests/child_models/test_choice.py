@@ -13,7 +13,7 @@ from child_models.choice import (
     bind_all,
     choose,
     pick,
-    switch,
+
 )
 from child_models.ops.normalization import BatchNorm
 from child_models.shared_params import extract, indexed_param

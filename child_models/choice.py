@@ -57,9 +57,12 @@ class Choose(nn.Module):
         is called with the operands; arrays that it needs are operands, the rest are
         its attributes, which are hashable.  All branches return one array of equal
         shape.
+      remat: a branch is computed again for its gradient, where that costs less than
+        saving what `keep` marks.
     """
 
     branches: Sequence[Callable[..., nn.Module]]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, choice: Choice, *operands: Any) -> jax.Array:
@@ -116,7 +119,7 @@ class Choose(nn.Module):
 
         branches = tuple(functools.partial(branch, i) for i in range(len(modules)))
         if not isinstance(choice, Weighted):
-            out, new_stats = switch(branches, choice, differentiable, other)
+            out, new_stats = switch(branches, self.remat, choice, differentiable, other)
         else:
             out, new_stats = self._weighted_sum(
                 branches, choice, differentiable, other, shapes[0].shape, dtype
@@ -172,6 +175,7 @@ class Choose(nn.Module):
 
             out, new = switch(
                 (dead, alive),
+                self.remat,
                 choice.live[i].astype(jnp.int32),
                 (choice.weight[i], differentiable),
                 other,

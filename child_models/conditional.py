@@ -6,7 +6,6 @@ slots for theirs, so that the memory is that of the largest branch, and only wha
 """
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -15,15 +14,14 @@ import jax.numpy as jnp
 
 from child_models.ops.kept import POLICY
 
-Branch = Callable[[Any, Any], Any]
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def switch(branches, index, differentiable, other):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def switch(branches, remat, index, differentiable, other):
     """``branches[index](differentiable, other)``.
 
     Args:
       branches: functions of two pytrees that close over static Python only.
+      remat: saves nothing: a branch is computed again for its gradient.
       index: int32[].
       differentiable: pytree of inexact arrays, which get gradients.
       other: pytree of keys and integers, which get none.
@@ -31,30 +29,13 @@ def switch(branches, index, differentiable, other):
     return jax.lax.switch(index, branches, differentiable, other)
 
 
-class _Layout(NamedTuple):
-    """A branch's pullback without its arrays."""
-
-    treedef: Any
-    places: tuple[int, ...]  # of each array, among the operands and then the slots
-
-
-@flax.struct.dataclass
-class Saved:
-    """What `backward` needs beside the arguments of `switch`."""
-
-    slots: list[jax.Array]
-    layouts: tuple[_Layout, ...] = flax.struct.field(pytree_node=False)
-
-
-def forward(
-    branches: Sequence[Branch], index: jax.Array, differentiable: Any, other: Any
-) -> tuple[Any, Saved]:
-    """What `switch` returns, and what its gradient saves."""
-    layouts, shapes = _layouts(branches, differentiable, other)
+def _switch_fwd(branches, remat, index, differentiable, other):
+    pullback_of = functools.partial(_vjp, _NOTHING if remat else POLICY)
+    layouts, shapes = _layouts(branches, pullback_of, differentiable, other)
     first_slot = len(jax.tree.leaves((differentiable, other)))
 
     def run(branch, layout, differentiable, other):
-        out, pullback = _vjp(branch, differentiable, other)
+        out, pullback = pullback_of(branch, differentiable, other)
         found = dict(zip(layout.places, jax.tree.leaves(pullback), strict=True))
         slots = [
             found.get(first_slot + i, jnp.zeros(s.shape, s.dtype))
@@ -65,13 +46,12 @@ def forward(
     pairs = zip(branches, layouts, strict=True)
     runs = [functools.partial(run, *pair) for pair in pairs]
     out, slots = jax.lax.switch(index, runs, differentiable, other)
-    return out, Saved(slots, layouts)
+    return out, (_Saved(slots, layouts), index, differentiable, other)
 
 
-def backward(
-    saved: Saved, index: jax.Array, differentiable: Any, other: Any, cotangent: Any
-) -> Any:
-    """The gradient of `switch` with respect to `differentiable`."""
+def _switch_bwd(branches, remat, residuals, cotangent):
+    del branches, remat  # the pullbacks are in the residuals
+    saved, index, differentiable, other = residuals
 
     def run(layout, differentiable, other, slots, cotangent):
         arrays = jax.tree.leaves((differentiable, other)) + slots
@@ -79,56 +59,74 @@ def backward(
         return jax.tree.unflatten(layout.treedef, leaves)(cotangent)[0]
 
     runs = [functools.partial(run, layout) for layout in saved.layouts]
-    return jax.lax.switch(index, runs, differentiable, other, saved.slots, cotangent)
-
-
-def _switch_fwd(branches, *arguments):
-    out, saved = forward(branches, *arguments)
-    return out, (saved, *arguments)
-
-
-def _switch_bwd(branches, residuals, cotangent):
-    del branches  # their pullbacks are in the residuals
-    return None, backward(*residuals, cotangent), None
+    operands = (differentiable, other, saved.slots, cotangent)
+    return None, jax.lax.switch(index, runs, *operands), None
 
 
 switch.defvjp(_switch_fwd, _switch_bwd)
 
 
-def _vjp(branch, differentiable, other):
+# ---- what is saved ------------------------------------------------------------------
+
+_NOTHING = jax.checkpoint_policies.nothing_saveable
+
+
+class _Layout(NamedTuple):
+    """A branch's pullback without its arrays."""
+
+    treedef: Any
+    places: tuple[int, ...]  # of each array, among the operands and then the slots
+
+
+@flax.struct.dataclass
+class _Saved:
+    """What the gradient needs beside the arguments of `switch`."""
+
+    slots: list[jax.Array]
+    layouts: tuple[_Layout, ...] = flax.struct.field(pytree_node=False)
+
+
+def _vjp(policy, branch, differentiable, other):
     # The primal output of jax.vjp has no custom VJP left in it, so that a JVP of the
     # gradient works.  Nothing undoes the savings: each is in a branch of its own.
-    branch = jax.checkpoint(branch, policy=POLICY, prevent_cse=False)
+    branch = jax.checkpoint(branch, policy=policy, prevent_cse=False)
     return jax.vjp(lambda d: branch(d, other), differentiable)
 
 
-def _layouts(branches, differentiable, other):
+def _layouts(branches, pullback_of, differentiable, other):
     """The branches' layouts, and the shapes of the slots that they share."""
+    slots: list[jax.ShapeDtypeStruct] = []
+    first_slot = len(jax.tree.leaves((differentiable, other)))
+
+    def layout(branch):
+        treedef, places, shapes = _pullback_shapes(
+            functools.partial(pullback_of, branch), differentiable, other
+        )
+        free = list(range(len(slots)))
+        for i, shape in enumerate(shapes):
+            if places[i] is None:
+                slot = next((s for s in free if slots[s] == shape), len(slots))
+                if slot == len(slots):
+                    slots.append(shape)
+                else:
+                    free.remove(slot)
+                places[i] = first_slot + slot
+        return _Layout(treedef, tuple(places))
+
+    return tuple(map(layout, branches)), slots
+
+
+def _pullback_shapes(pullback_of, differentiable, other):
+    """A pullback's structure; which operand, if any, each array is; their shapes."""
     found = []
 
-    def trace(branch, differentiable, other):
+    def trace(differentiable, other):
         operands = jax.tree.leaves((differentiable, other))
-        leaves, treedef = jax.tree.flatten(_vjp(branch, differentiable, other)[1])
-        same = [[i for i, x in enumerate(operands) if x is leaf] for leaf in leaves]
-        found.append((treedef, [i[0] if i else None for i in same]))
+        leaves, treedef = jax.tree.flatten(pullback_of(differentiable, other)[1])
+        indices = range(len(operands))
+        places = [next((i for i in indices if operands[i] is x), None) for x in leaves]
+        found.append((treedef, places))
         return leaves
 
-    layouts, slots = [], []
-    count = len(jax.tree.leaves((differentiable, other)))
-    for branch in branches:
-        leaves = jax.eval_shape(
-            functools.partial(trace, branch), differentiable, other
-        )
-        treedef, places = found.pop()
-        free = list(range(len(slots)))
-        for i, leaf in enumerate(leaves):
-            if places[i] is None:
-                fits = [s for s in free if slots[s] == leaf]
-                if not fits:
-                    slots.append(leaf)
-                    fits = [len(slots) - 1]
-                else:
-                    free.remove(fits[0])
-                places[i] = count + fits[0]
-        layouts.append(_Layout(treedef, tuple(places)))
-    return tuple(layouts), slots
+    shapes = jax.eval_shape(trace, differentiable, other)
+    return *found[0], shapes

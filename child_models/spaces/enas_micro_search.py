@@ -14,6 +14,7 @@ same two 1x1 convolutions.
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -80,32 +81,65 @@ class SepConvBank(nn.Module):
     @nn.compact
     def __call__(self, rows: list[int] | None = None) -> dict[str, jax.Array]:
         """Returns arrays ``[rows, 2, ...]``; of a fixed child, those of its rows."""
-        k, c = self.size, self.channels
-        arrays = {
-            "depthwise": (he_normal(k * k), (2, k, k, c)),
-            "pointwise": (he_normal(c), (2, c, c)),
-            "scale": (nn.initializers.ones, (2, c)),
-            "bias": (nn.initializers.zeros, (2, c)),
+        inits = {
+            "depthwise": he_normal(self.size**2),
+            "pointwise": he_normal(self.channels),
+            "scale": nn.initializers.ones,
+            "bias": nn.initializers.zeros,
         }
         return {
-            name: stacked_param(self, name, init, shape, self.rows, rows)
-            for name, (init, shape) in arrays.items()
+            name: stacked_param(self, name, inits[name], shape, self.rows, rows)
+            for name, shape in sep_conv_shapes(self.size, self.channels).items()
         }
+
+
+def sep_conv_shapes(size: int, channels: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of one row of a `SepConvBank`."""
+    k, c = size, channels
+    return {
+        "depthwise": (2, k, k, c),
+        "pointwise": (2, c, c),
+        "scale": (2, c),
+        "bias": (2, c),
+    }
+
+
+def pack(banks: dict[str, dict[str, jax.Array]]) -> jax.Array:
+    """All banks side by side, ``[E, n]``: a loop slices one array instead of eight."""
+    names = [(op, name) for op in KERNEL_SIZES for name in banks[op]]
+    arrays = [banks[op][name] for op, name in sorted(names)]
+    return jnp.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
+
+
+def unpack(row: jax.Array, op: str, channels: int) -> dict[str, jax.Array]:
+    """The arrays of one op in a row of `pack`."""
+    shapes = {
+        (bank, name): shape
+        for bank, size in KERNEL_SIZES.items()
+        for name, shape in sep_conv_shapes(size, channels).items()
+    }
+    names = sorted(shapes)
+    ends = np.cumsum([math.prod(shapes[name]) for name in names])
+    parts = dict(zip(names, jnp.split(row, ends[:-1]), strict=True))
+    own = [name for name in names if name[0] == op]
+    return {name[1]: parts[name].reshape(shapes[name]) for name in own}
 
 
 class SepConv(nn.Module):
-    """Twice: ReLU, depthwise, 1x1, batch norm, with weights that are operands."""
+    """Twice: ReLU, depthwise, 1x1, batch norm, with weights that are a packed row."""
 
     op: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: dict[str, dict[str, jax.Array]]):
-        def once(x, w):
+    def __call__(self, x: jax.Array, weights: jax.Array | dict[str, jax.Array]):
+        if not isinstance(weights, dict):
+            weights = unpack(weights, self.op, x.shape[-1])
+        for i in range(2):
+            w = jax.tree.map(lambda a, i=i: a[i], weights)
             x = depthwise_conv2d(nn.relu(x), w["depthwise"].astype(x.dtype))
             x = conv2d(x, w["pointwise"].astype(x.dtype)[None, None])
-            return batch_norm(x, w["scale"], w["bias"])[0], None
-
-        return jax.lax.scan(once, x, weights[self.op])[0]
+            x = batch_norm(x, w["scale"], w["bias"])[0]
+        return x
 
 
 class Pool(nn.Module):
@@ -181,7 +215,7 @@ class Stage(nn.Module):
             if edges:
                 arrays = bank([int(firsts[e]) + inputs[e] for e in edges])
                 for i, e in enumerate(edges):
-                    weights[e][op] = jax.tree.map(lambda a, i=i: a[i], arrays)
+                    weights[e] = jax.tree.map(lambda a, i=i: a[i], arrays)
         edges = iter(zip(inputs, ops, weights, strict=True))
         loose, total = [loose_ends(cell) for cell in cells], self.nodes + 2
         rows = [c * total + j for c, ends in enumerate(loose) for j in ends]
@@ -200,10 +234,12 @@ class Stage(nn.Module):
     def _shared(self, states, cells, inputs, ops, firsts, banks, joins, norms):
         count, total = len(cells), self.nodes + 2
         inputs, ops = stack_choices(inputs, total), stack_choices(ops, len(BRANCHES))
-        weights = {
-            op: jax.tree.map(lambda a: _gather(a, firsts, inputs), bank())
-            for op, bank in banks.items()
-        }
+        weights = pack(
+            {
+                op: jax.tree.map(lambda a: _gather(a, firsts, inputs), bank())
+                for op, bank in banks.items()
+            }
+        )
         kernels = joins().reshape(count, total, self.channels, self.channels)
         edges = jax.tree.map(
             lambda a: a.reshape(count, 2 * self.nodes, *a.shape[1:]),
@@ -214,7 +250,7 @@ class Stage(nn.Module):
         def edge(nodes, edge):
             weights, source, op, target = edge
             y, nodes = read(source, nodes)
-            y = Choose(BRANCHES, parent=None).apply({}, op, y, weights)
+            y = Choose(BRANCHES, remat=True, parent=None).apply({}, op, y, weights)
             return add_at(nodes, target, y), None
 
         def cell(states, cell):

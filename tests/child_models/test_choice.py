@@ -13,8 +13,8 @@ from child_models.choice import (
     bind_all,
     choose,
     pick,
-
 )
+from child_models.conditional import switch
 from child_models.ops.normalization import BatchNorm
 from child_models.shared_params import extract, indexed_param
 from controller.spec import Decision, DecisionSpec
@@ -429,7 +429,7 @@ def test_a_sampled_step_holds_one_path():
         compiled = jax.jit(jax.grad(loss)).lower((x, kernels), index).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    own = temporary(lambda i, w: switch(branches, i, w, None))
+    own = temporary(lambda i, w: switch(branches, False, i, w, None))
     by_jax = temporary(lambda i, w: jax.lax.switch(i, branches, w, None))
     widest = temporary(lambda i, w: branch(len(widths) - 1, w, None))
     assert own < 1.5 * widest

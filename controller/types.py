@@ -62,7 +62,8 @@ class Evaluator(NamedTuple):
       init: ``(key, data) -> state``: weights, optimiser, data position.
       improve: ``(key, state, data, propose) -> (state, metrics)``: one training step on
         ``propose(key, n) -> Proposal``; metrics hold at least "loss", and "decisions"
-        int32[T] of the architecture that was trained.
+        int32[T] of an architecture that was trained; of one that failed where the loss
+        is not finite.
       evaluate: ``(key, state, data, proposal) -> (state, Trial)``.
       score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
         split, for the final choice.

@@ -9,6 +9,7 @@ Shapes: B images a training step, S a scoring batch, n architectures, T decision
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -26,12 +27,14 @@ from child_models.optimizer import (
     nan_unless_finite,
     nesterov_sgd,
 )
+from child_models.per_device import Gradient, per_device
 from child_models.placement import placement
 from child_models.types import Dataset, Space, Task
 from controller.types import Evaluator, Trial
 
 BATCH_NORMS = ("batch", "recalibrated")
 REWARD_BATCHES = ("shared", "fresh")
+ARCHITECTURES_PER_STEP = (1, "per_device")
 REWARDS: dict[str, Callable[[dict[str, jax.Array]], jax.Array]] = {
     "accuracy": lambda scores: scores["accuracy"],
     "negative_loss": lambda scores: -scores["loss"],
@@ -67,6 +70,7 @@ def shared_weights(
     weight_decay: float = 1e-4,
     clip_norm: float | None = 5.0,
     unsampled: str = "frozen",
+    architectures_per_step: int | str = 1,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -94,6 +98,10 @@ def shared_weights(
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "frozen" or "decay", what happens to weights a step did not sample.
+      architectures_per_step: 1: a training step trains one architecture on its batch,
+        with statistics of all of it; "per_device": each device trains one of its own
+        on its part of the batch, with statistics of that part, and the gradients are
+        averaged.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -113,6 +121,7 @@ def shared_weights(
         )
     _check("reward_batch", reward_batch, REWARD_BATCHES)
     _check("batch_norm", batch_norm, BATCH_NORMS)
+    _check("architectures_per_step", architectures_per_step, ARCHITECTURES_PER_STEP)
     if calibration_batches < 1:
         raise ValueError(
             f"evaluator.calibration_batches is {calibration_batches}; "
@@ -164,30 +173,41 @@ def shared_weights(
             {"params": params}, space.bind(decisions), images, True, rngs=rngs
         )
 
-    def improve(key, state, data, propose):
-        propose_key, augment_key, dropout_key = jax.random.split(key, 3)
-        decisions = propose(propose_key, 1).decisions[0]
-        indices, position = train.next(state.train)
-        split, indices = data["train"], place.split(indices)
+    def gradient(place, keys, params, split, indices, decisions):
+        augment_key, dropout_key = keys
+        indices = place.split(indices)
         images = place.split(augment(augment_key, scale(split.images[indices])))
         labels = split.labels[indices]
 
         def loss_fn(params):
-            logits = forward(params, decisions, images, {"dropout": dropout_key})
+            logits = forward(params, decisions[0], images, {"dropout": dropout_key})
             return task.loss(logits, labels).mean(), logits
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         grads = place.copy(grads)
-        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": nan_unless_finite(loss, grads),
             "accuracy": task.metric(logits, labels).mean(),
-            "decisions": decisions,
         }
+        return Gradient(grads, metrics, decisions[0])
+
+    if architectures_per_step == 1 or place.devices == 1:
+        architectures, gradients = 1, partial(gradient, place)
+    else:  # a device's part of the batch is not split further
+        architectures = place.devices
+        gradients = per_device(mesh, partial(gradient, placement(None)))
+
+    def improve(key, state, data, propose):
+        propose_key, *keys = jax.random.split(key, 3)
+        decisions = propose(propose_key, architectures).decisions
+        indices, position = train.next(state.train)
+        grads, metrics, decisions = gradients(
+            keys, state.params, data["train"], indices, decisions
+        )
+        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, steps)
-        return state.replace(
-            params=params, opt_state=opt_state, train=position
-        ), metrics
+        state = state.replace(params=params, opt_state=opt_state, train=position)
+        return state, metrics | {"decisions": decisions}
 
     def logits_of(params, data, decisions, images):
         if batch_norm == "batch":
@@ -254,7 +274,9 @@ def shared_weights(
 
 def _check(name, value, known):
     if value not in known:
-        raise ValueError(f"evaluator.{name} is {value!r}; known: {', '.join(known)}")
+        raise ValueError(
+            f"evaluator.{name} is {value!r}; known: {', '.join(map(str, known))}"
+        )
 
 
 def _recalibrate(module, choices, params, batches):

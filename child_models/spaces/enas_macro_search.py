@@ -231,6 +231,6 @@ class SearchNet(nn.Module):
             rows(weights[1]),
             rows(norms),
         )
-        empty = jnp.zeros((len(span), *x.shape), x.dtype)
+        empty = jnp.stack([jnp.zeros_like(x)] * len(span))
         outputs = jnp.concatenate([outputs, empty])
         return jax.lax.scan(layer, (x, outputs), layers)[0][1]

@@ -175,6 +175,10 @@ def test_fresh_batches_and_recalibrated_statistics_and_other_rewards():
         ({"batch_norm": "none"}, "batch_norm is 'none'; known: batch, recalibrated"),
         ({"reward_batch": "all"}, "known: shared, fresh"),
         ({"unsampled": "drop"}, "known: frozen, decay"),
+        (
+            {"architectures_per_step": 4},
+            "evaluator.architectures_per_step is 4; known: 1, per_device",
+        ),
     ],
 )
 def test_refuses(options, text):

@@ -10,7 +10,9 @@ import contextlib
 import importlib.util
 import os
 import re
+import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -133,18 +135,47 @@ def joined(arguments: dict[str, Any] | None) -> Iterator[None]:
     if arguments is None:
         yield
         return
+    if "coordinator_address" in arguments:
+        _meet(arguments["coordinator_address"], arguments["process_id"])
     # JAX would take SIGTERM for itself; `Signals` heeds it between compiled calls.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=CONNECT_SECONDS)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        where = arguments.get("coordinator_address", "the coordinator of this cluster")
-        atexit.register(_leave)
-        raise UserError(f"cannot join the processes at {where}: {reason}") from error
+        raise UserError(f"cannot join the other processes: {reason}") from error
     atexit.register(_leave)  # runs before JAX's own handler, which waits for the others
     yield
     end_together()
+
+
+def _meet(coordinator: str, process_id: int) -> None:
+    """Makes sure of the coordinator's port; JAX would end the process without a word.
+
+    Raises:
+      UserError: in process 0 if the port is taken, in another if nobody answers there.
+    """
+    host, port = coordinator.rsplit(":", 1)
+    address = (host.strip("[]"), int(port))
+    if process_id == 0:
+        try:
+            socket.create_server(("", address[1])).close()
+        except OSError as error:
+            raise UserError(
+                f"cannot listen at port {port}: {error.strerror}"
+            ) from error
+        return
+    end = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection(address, timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"process 0 does not answer at --coordinator={coordinator}: {error}"
+                ) from error
+        time.sleep(0.2)
 
 
 def end_together() -> None:

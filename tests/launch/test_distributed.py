@@ -177,7 +177,7 @@ def start(program, arguments, *, devices=1):
     )
 
 
-def start_search(folder, rounds, elsewhere="elsewhere"):
+def start_search(folder, rounds):
     """The command on both; process 1 is given a folder that it must not touch."""
     port = free_port()
     common = [f"--config={folder / 'config.py'}", f"--config.train.rounds={rounds}"]
@@ -187,7 +187,16 @@ def start_search(folder, rounds, elsewhere="elsewhere"):
             ["-m", "launch.search"],
             [*common, f"--process_id={i}", f"--workdir={folder / workdir}"],
         )
-        for i, workdir in enumerate(["stopped", elsewhere])
+        for i, workdir in enumerate(["stopped", "elsewhere"])
+    ]
+
+
+def start_whole(folder, rounds):
+    """A search in a go, of two processes that print its result."""
+    port = free_port()
+    return [
+        start([__file__], [folder / "config.py", rounds, folder / workdir, port, i])
+        for i, workdir in enumerate(["whole", "elsewhere"])
     ]
 
 
@@ -201,29 +210,10 @@ def finish(processes, code=0):
     ]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A stopped and continued search, an equal one in a go, and one of one process."""
-    folder = tmp_path_factory.mktemp("two")
-    (folder / "config.py").write_text(CONFIG)
-    processes = start_search(folder, 10000)
-    for line in processes[0].stdout:
-        if line.startswith("round 2/"):
-            break
-    processes[1].send_signal(signal.SIGTERM)
-    stopped = finish(processes, 143)
-    rounds = read_rounds(folder / "stopped")[-1]["round"] + 3
-    going_on = start_search(folder, rounds)
-    port = free_port()
-    whole = [
-        start([__file__], [folder / "config.py", rounds, folder / "whole", port, i])
-        for i in range(2)
-    ]
-    outputs = {"stopped": stopped, "going_on": finish(going_on), "whole": finish(whole)}
-    one = start([__file__], [folder / "config.py", rounds, folder / "one"], devices=2)
-    assert one.wait(200) == 0, one.communicate()[1]
-    one.communicate()
-    return folder, outputs
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.py").write_text(CONFIG)
+    return tmp_path
 
 
 def comparable(workdir):
@@ -236,31 +226,42 @@ def comparable(workdir):
     return result, read_trials(workdir), records
 
 
-def test_both_processes_return_the_same(run):
-    folder, outputs = run
-    first, second = (json.loads(lines[-1]) for lines in outputs["whole"])
-    assert first == second
-    assert first == json.loads((folder / "whole" / "result.json").read_text())
-    assert len(outputs["whole"][1]) == 1  # nothing but what the test prints
-
-
-def test_only_process_0_prints_and_writes(run):
-    folder, outputs = run
-    assert outputs["stopped"][1] == outputs["going_on"][1] == []
+def test_both_return_the_same_and_only_process_0_prints_and_writes(folder):
+    first, second = finish(start_whole(folder, 2))
+    assert any(line.startswith("round 2/2") for line in first)
+    assert len(second) == 1  # what this program prints
+    result = json.loads(first[-1])
+    assert result == json.loads(second[-1])
+    assert result == json.loads((folder / "whole" / "result.json").read_text())
+    assert len(read_trials(folder / "whole")) == 4
     assert not (folder / "elsewhere").exists()
-    assert "stopped, all saved; to continue: " in outputs["stopped"][0][-1]
-    assert any("launch.retrain --workdir=" in s for s in outputs["going_on"][0])
 
 
-def test_sigterm_to_one_stops_both_and_they_go_on_to_the_same_bits(run):
-    folder, outputs = run
-    assert not any(s.startswith("round 1/") for s in outputs["going_on"][0])
+@pytest.mark.slow
+def test_sigterm_to_one_stops_both_and_they_go_on_to_the_same_bits(folder):
+    processes = start_search(folder, 10000)
+    for line in processes[0].stdout:
+        if line.startswith("round 2/"):
+            break
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = finish(processes, 143)
+    assert "stopped, all saved; to continue: " in first[-1] and not second
+    rounds = read_rounds(folder / "stopped")[-1]["round"] + 3
+    first, second = finish(start_search(folder, rounds))
+    assert "launch.retrain --workdir=" in first[-1] and not second
+    assert not any(line.startswith("round 1/") for line in first)
+    assert not (folder / "elsewhere").exists()
+    finish(start_whole(folder, rounds))
     assert comparable(folder / "stopped") == comparable(folder / "whole")
 
 
-def test_one_process_with_the_same_devices_agrees(run):
-    folder, _ = run
-    trials = [read_trials(folder / name)[:4] for name in ("whole", "one")]
+@pytest.mark.slow
+def test_one_process_with_as_many_devices_agrees(folder):
+    finish(start_whole(folder, 2))
+    one = start([__file__], [folder / "config.py", 2, folder / "one"], devices=2)
+    _, error = one.communicate(timeout=200)
+    assert one.returncode == 0, error
+    trials = [read_trials(folder / name) for name in ("whole", "one")]
     assert len(trials[0]) == 4
     for two, one in zip(*trials, strict=True):
         assert two[:4] == one[:4]

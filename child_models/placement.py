@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
@@ -18,7 +19,8 @@ class Placement(NamedTuple):
     """How a program's arrays are placed; each function takes and returns a pytree.
 
     Attributes:
-      put: host arrays to every device, outside compiled code.
+      put: host arrays to every device, outside compiled code; of several processes
+        each brings its own, equal, to its own devices.
       split: inside compiled code: the leading axis over the mesh.
       copy: inside compiled code: whole on each device.
       devices: how many there are.
@@ -49,14 +51,17 @@ def placement(mesh: Mesh | None) -> Placement:
         def same(tree: Any) -> Any:
             return tree
 
-        return Placement(lambda tree: jax.tree.map(jnp.asarray, tree), same, same, 1)
+        return Placement(lambda tree: jax.tree.map(jnp.array, tree), same, same, 1)
     whole, parts = (NamedSharding(mesh, PartitionSpec(*a)) for a in ((), (AXIS,)))
 
     def constrain(sharding):
         return lambda tree: jax.lax.with_sharding_constraint(tree, sharding)
 
+    def put(x):
+        return jax.make_array_from_callback(np.shape(x), whole, lambda i: x[i])
+
     return Placement(
-        lambda tree: jax.device_put(tree, whole),
+        lambda tree: jax.tree.map(put, tree),
         constrain(parts),
         constrain(whole),
         mesh.shape[AXIS],

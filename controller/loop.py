@@ -183,7 +183,7 @@ def make_loop(
             tick=jnp.int32(0),
             strategy=strategy.init(strategy_key),
             evaluator=evaluator.init(evaluator_key, data),
-            top_reward=jnp.full(history, -jnp.inf),
+            top_reward=jnp.full(history, -jnp.inf, jnp.float32),
             top_decisions=jnp.zeros((history, spec.length), jnp.int32),
             failed=jnp.array(False),
             failed_decisions=jnp.zeros(spec.length, jnp.int32),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from child_models.data import load
 from child_models.evaluators.shared_weights import shared_weights
-from child_models.placement import AXIS
+from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
@@ -129,7 +129,8 @@ def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
 class Search:
     """The objects of a search, and the config that they are built from.
 
-    `compiled` names the functions of `loop` that this process has compiled.
+    `compiled` names the functions of `loop` that this process has compiled; `place`
+    brings a state to the devices that the evaluator uses.
     """
 
     config: ConfigDict
@@ -141,22 +142,28 @@ class Search:
     schedule: Schedule
     loop: Loop
     compiled: set[str] = dataclasses.field(default_factory=set, compare=False)
+    place: Placement = placement(None)
 
 
 def build_mesh(count: int) -> Mesh | None:
     """The devices that a batch is split over; None for one.
 
     Args:
-      count: how many; 0 for all there are.
+      count: how many; 0 for all there are, those of other processes included.
 
     Raises:
-      UserError: if there are not so many.
+      UserError: if there are not so many, or a process would be left without.
     """
     devices = jax.devices()
     if count > len(devices):
         raise UserError(
             f"config.train.devices is {count}; JAX finds {len(devices)} of kind "
             f"{devices[0].device_kind}"
+        )
+    if jax.process_count() > 1 and count not in (0, len(devices)):
+        raise UserError(
+            f"config.train.devices is {count}; {jax.process_count()} processes use all "
+            f"of their {len(devices)} devices; leave it at 0"
         )
     devices = devices[: count or None]
     return Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
@@ -196,20 +203,22 @@ def build(config: Mapping[str, Any]) -> Search:
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
     strategy = _call(config, "strategy", spec=space.spec)
+    mesh = build_mesh(train.devices)
     evaluator = _call(
         config,
         "evaluator",
         space=space,
         task=task,
         dataset=dataset,
-        mesh=build_mesh(train.devices),
+        mesh=mesh,
     )
     with user_errors("config.schedule"):
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
     with user_errors("config"):
         ticks = {"max_ticks": train.steps_per_call} if train.steps_per_call else {}
         loop = make_loop(space.spec, strategy, evaluator, phases, **ticks)
-    return Search(config, dataset, space, task, strategy, evaluator, phases, loop)
+    objects = (dataset, space, task, strategy, evaluator, phases, loop)
+    return Search(config, *objects, place=placement(mesh))
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

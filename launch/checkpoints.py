@@ -2,12 +2,14 @@
 
 Saving is asynchronous, from a copy on the host.  Each checkpoint carries a checksum;
 `restore` takes the newest one that is intact.  Nothing is ever deleted but by age.
+Of several processes each has its own, or none: Orbax waits for no other.
 """
 
 import itertools
 import os
 import sys
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,15 +35,20 @@ class Checkpoints:
     def __init__(self, folder: epath.PathLike, *, keep: int | None):
         self._folder = _absolute(epath.Path(folder))
         self._read_only = keep is None
+        alone = _alone()
+        if not self._read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "host": ocp.JsonCheckpointHandler(),
+                "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "host": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 read_only=self._read_only,
+                create=False,
+                multiprocessing_options=alone,
                 enable_async_checkpointing=not self._read_only,
             ),
         )
@@ -82,6 +89,11 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def restore(self, like: Any) -> tuple[Any, Any] | None:
+        """What `read` returns, with the state on JAX's default device."""
+        found = self.read(like)
+        return found and (from_host(like, found[0], jnp.array), found[1])
+
+    def read(self, like: Any) -> tuple[Any, Any] | None:
         """Reads the newest intact checkpoint.
 
         A damaged one is warned of and renamed to ``damaged-STEP``.
@@ -90,12 +102,13 @@ class Checkpoints:
           like: the state's shapes and dtypes, as `jax.eval_shape` gives them.
 
         Returns:
-          state and progress, or None where no checkpoint is intact.
+          the state's arrays on the host, keys as their data, and progress; or None
+          where no checkpoint is intact.
 
         Raises:
           UserError: if the newest intact one is of other shapes than `like`.
         """
-        shapes = jax.tree.map(_host_shape, like)
+        shapes = host_shapes(like)
         found = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -105,7 +118,7 @@ class Checkpoints:
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 self._set_aside(step, error)
                 continue
-            found = jax.tree.map(_from_host, like, arrays), host["progress"]
+            found = arrays, host["progress"]
             break
         self._manager.reload()
         return found
@@ -137,6 +150,37 @@ class Checkpoints:
             path.rename(self._folder / name)
             text += f"renamed to {name}, "
         print(f"{text}taking the one before", file=sys.stderr)
+
+
+def host_shapes(like: Any) -> Any:
+    """Arrays of zeros, of the shapes and dtypes that `Checkpoints.read` returns."""
+    return jax.tree.map(_host_shape, like)
+
+
+def from_host(like: Any, arrays: Any, put: Callable[[Any], Any]) -> Any:
+    """A state, with typed keys, out of what `Checkpoints.read` returns.
+
+    Args:
+      like: the state's shapes and dtypes.
+      arrays: on the host.
+      put: brings an array to where it is used; copies it.
+    """
+
+    def place(like: jax.ShapeDtypeStruct, x: np.ndarray) -> jax.Array:
+        placed = put(x)
+        return jax.random.wrap_key_data(placed) if _is_key(like) else placed
+
+    return jax.tree.map(place, like, arrays)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """What Orbax is told where other processes do not take part."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 def _layout(shapes: Any) -> dict[str, tuple]:
@@ -173,12 +217,6 @@ def _host_shape(x: jax.ShapeDtypeStruct) -> np.ndarray:
     if _is_key(x):
         x = jax.eval_shape(jax.random.key_data, x)
     return np.zeros(x.shape, x.dtype)
-
-
-def _from_host(like: jax.ShapeDtypeStruct, x: np.ndarray) -> jax.Array:
-    if _is_key(like):
-        return jax.random.wrap_key_data(jnp.array(x))
-    return jnp.array(x)
 
 
 def _checksum(arrays: Any) -> int:

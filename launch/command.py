@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
 from launch import config_flag
@@ -102,7 +103,8 @@ def run(main: Callable[[], int | None]) -> None:
         except UserError as error:
             _fail(error)
         except Interrupted as stop:
-            print(f"stopped, all saved; to continue: {_this_command()}", flush=True)
+            if jax.process_index() == 0:
+                print(f"stopped, all saved; to continue: {_this_command()}", flush=True)
             sys.exit(128 + stop.signum)
         except KeyboardInterrupt:  # while nothing heeds signals, or the second one
             print(f"stopped; to continue: {_this_command()}", flush=True)

@@ -1,13 +1,17 @@
 """The host's side of a search: compiled calls, and what happens between them.
 
-Between two calls the driver writes trials, shows progress, heeds signals and saves
-checkpoints.  The whole search is `SearchState` plus a small `progress`, which go into
-one checkpoint, so that a search that was stopped anywhere goes on bit for bit.
+Between two calls signals are heeded, and the `Book` writes trials, shows progress and
+saves checkpoints.  The whole search is `SearchState` plus a small `progress`, which go
+into one checkpoint, so that a search that was stopped anywhere goes on bit for bit.
+
+Several processes run the same calls; process 0 alone has a book.
 """
 
-import dataclasses
+import contextlib
+import json
 import os
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,17 +22,16 @@ from ml_collections import ConfigDict
 
 from child_models.data.prepared import cache_folder
 from controller.loop import SearchState
+from launch import distributed
+from launch.book import Book, Position
 from launch.build import Search, build, resolve
-from launch.checkpoints import Checkpoints
+from launch.checkpoints import from_host, host_shapes
 from launch.command import Interrupted, UserError
 from launch.derive import derive
-from launch.display import Display
 from launch.planner import Planner
-from launch.rounds import Rounds, collapse
 from launch.settings import config_sha256
 from launch.signals import Signals
-from launch.store import Store
-from launch.workdir import commit, open_workdir, read_result, write_json
+from launch.workdir import open_workdir, read_result, write_json
 
 
 class SearchFailed(UserError):
@@ -47,33 +50,60 @@ def search(
         they come with its compiled programs.
 
     Returns:
-      what ``result.json`` holds.
+      what ``result.json`` holds; the same on all processes.
 
     Raises:
       UserError: on a mistake of the user, before anything compiles.
       SearchFailed: on a loss or reward that is not finite, or where no candidate of
         the final choice has a finite score.
-      Interrupted: after SIGINT or SIGTERM, when all is saved.
+      Interrupted: after SIGINT or SIGTERM to any process, when all is saved.
     """
     config = resolve(config)
     prepare_jax(config)
-    built = build(config) if built is None else built
-    workdir = open_workdir(workdir, config)
-    result = read_result(workdir)
+    workdir, result = epath.Path(workdir), None
+    with distributed.all_or_none():
+        built = build(config) if built is None else built
+        if distributed.is_main():
+            workdir = open_workdir(workdir, config)
+            result = read_result(workdir)
+    _check_same(config, built)
+    result = _shared(result)
     if result is not None and result["config_sha256"] == config_sha256(config):
         return result
     train = config.train
-    with (
-        Checkpoints(workdir / "checkpoints", keep=train.keep) as checkpoints,
-        Store(workdir, train.seed) as store,
-        Signals() as signals,
-    ):
-        run = _Run(built, config, workdir, checkpoints, store, signals)
+    steps = (built.loop.max_ticks, train.steps_per_call)
+    planner = Planner(built.schedule, train.rounds, *steps)
+    with contextlib.ExitStack() as stack:
+        book = None
+        with distributed.all_or_none():
+            if distributed.is_main():
+                book = stack.enter_context(Book(built, config, workdir, planner))
+        signals = stack.enter_context(Signals())
+        run = _Run(built, config, planner, signals, book)
         run.restore()
         run.rounds()
-        result = run.finish()
-    write_json(workdir / "result.json", result)
+        result = _shared(run.finish())
+    if distributed.is_main():
+        write_json(workdir / "result.json", result)
     return result
+
+
+def _check_same(config: ConfigDict, built: Search) -> None:
+    """Whether all processes search the same; else they would hang or go apart."""
+    if jax.process_count() > 1:
+        digest = config_sha256(config)
+        distributed.check_same("the settings", zlib.crc32(digest.encode()))
+        total = 0
+        for leaf in jax.tree.leaves((built.dataset.train, built.dataset.validation)):
+            total = zlib.crc32(np.ascontiguousarray(leaf), total)
+        distributed.check_same("the images", total)
+
+
+def _shared(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The result of process 0, on all processes."""
+    if jax.process_count() == 1:
+        return result
+    return json.loads(distributed.broadcast_text(json.dumps(result)))
 
 
 def prepare_jax(config: ConfigDict) -> None:
@@ -88,91 +118,64 @@ def prepare_jax(config: ConfigDict) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
-@dataclasses.dataclass
-class _Progress:
-    """What the host keeps beside the state, in the checkpoint."""
-
-    scored: int = 0
-    child_steps: int = 0
-    seconds: float = 0.0  # of all processes that worked on this search
-    compile_seconds: float = 0.0
-    best: float | None = None  # highest reward so far
-    record: dict[str, Any] | None = None  # of the last complete round
-    collapse: dict[str, Any] | None = None  # the first one
-    rows: dict[str, Any] | None = None  # of the round that is not complete
-
-
 class _Run:
     """One process' work on a search."""
 
-    def __init__(self, built, config, workdir, checkpoints, store, signals):
+    def __init__(self, built, config, planner, signals, book):
         self._built = built
         self._config = config
-        self._workdir = workdir
-        self._checkpoints = checkpoints
-        self._store = store
+        self._planner = planner
         self._signals = signals
-        self._planner = Planner(
-            built.schedule,
-            config.train.rounds,
-            built.loop.max_ticks,
-            config.train.steps_per_call,
-        )
-        self._clock = time.monotonic()
-
-    # ---- beginning ------------------------------------------------------------------
+        self._book = book  # None on all processes but the first
 
     def restore(self) -> None:
         """Takes the newest checkpoint, or begins."""
         key = jax.random.key(self._config.train.seed)
         like = jax.eval_shape(self._built.loop.init, key)
-        found = self._checkpoints.restore(like)
-        if found is None:
-            self._state, self._progress = self._built.loop.init(key), _Progress()
+        arrays = None
+        with distributed.all_or_none():
+            if self._book is not None:
+                arrays = self._book.restore(like)
+        if distributed.exchange(arrays is not None)[0, 0]:
+            arrays = host_shapes(like) if arrays is None else arrays
+            arrays = distributed.broadcast(arrays)
+            self._state = from_host(like, arrays, self._built.place.put)
         else:
-            self._state, self._progress = found[0], _Progress(**found[1])
+            self._state = self._built.loop.init(key)
         self._position = _position(self._state)
-        self._rounds = Rounds(
-            self._built.space.spec, self._built.schedule, self._progress.rows
-        )
 
     # ---- the loop -------------------------------------------------------------------
 
     def rounds(self) -> None:
         """Runs all rounds that are left, and saves."""
-        train, planner = self._config.train, self._planner
-        if not planner.ticks(*self._position):
+        if not self._planner.ticks(*self._position):
             return
         self._compile()
-        self._saved = time.monotonic()
-        start = (planner.done(*self._position), self._position[0])
-        with Display(
-            self._workdir,
-            total=planner.total(),
-            rounds=train.rounds,
-            start=start,
-            log_every=train.log_every,
-        ) as display:
-            while ticks := planner.ticks(*self._position):
-                self._heed_signals()
-                self._call(ticks, display)
-                if time.monotonic() - self._saved > train.checkpoint_seconds:
-                    self._save()
-                    display.sync()
+        with contextlib.ExitStack() as stack:
+            if self._book is not None:
+                stack.enter_context(self._book.show(self._position))
+            while ticks := self._next_ticks():
+                self._call(ticks)
+                if self._book is not None:
+                    self._book.save_if_due(self._state)
             self._save()
 
     def _compile(self) -> None:
         if "run" in self._built.compiled:
             return
         begin = time.monotonic()
-        print("compiling the search ...", flush=True)
+        self._say("compiling the search ...")
         self._state, _ = jax.block_until_ready(self._built.loop.run(self._state, 0))
-        seconds = time.monotonic() - begin
-        print(f"compiled in {seconds:.1f} s", flush=True)
-        self._progress.compile_seconds += seconds
+        if self._book is not None:
+            self._book.add_compilation(time.monotonic() - begin)
         self._built.compiled.add("run")
 
-    def _call(self, ticks: int, display: Display) -> None:
+    def _next_ticks(self) -> int:
+        """Ticks of the next call, 0 at the end; where clocks differ, by process 0's."""
+        ticks = self._planner.ticks(*self._position)
+        return int(self._agree(ticks)[0])
+
+    def _call(self, ticks: int) -> None:
         """One compiled call and the book-keeping after it."""
         begin = time.monotonic()
         self._state, log = self._built.loop.run(self._state, ticks)
@@ -181,57 +184,34 @@ class _Run:
         failed = bool(self._state.failed)
         count = int(log.count) - failed
         self._planner.observe(*self._position, int(log.count), seconds)
-        trials, records = self._rounds.add(log, count, seconds)
-        self._store.add_trials(trials)
-        learn = log.learn[:count]
-        self._progress.child_steps += int(np.sum(~learn))
-        self._progress.scored += int(np.sum(learn)) * log.reward.shape[1]
+        self._position = _position(self._state)
+        if self._book is not None:
+            self._book.add(log, count, seconds, self._position)
         if failed:
             self._fail(log, count)
-        self._position = _position(self._state)
-        for record in records:
-            self._close_round(record, display)
-        display.ticks(self._planner.done(*self._position), self._left())
 
-    def _close_round(self, record: dict[str, Any], display: Display) -> None:
-        progress = self._progress
-        if record["reward_max"] is not None:
-            earlier = record["reward_max"] if progress.best is None else progress.best
-            progress.best = max(record["reward_max"], earlier)
-        progress.record = record
-        self._store.add_round(record["round"], record)
-        display.round(record, progress.best, self._left())
-        if progress.collapse is None:
-            progress.collapse = collapse(self._built.space.spec, record)
-            if progress.collapse is not None:
-                display.say(
-                    f"warning: collapse in round {record['round'] + 1}: "
-                    f"{progress.collapse['reason']}; {progress.collapse['advice']}"
-                )
+    def _agree(self, number: int = 0) -> np.ndarray:
+        """All processes' numbers; stops all where one of them caught a signal."""
+        rows = distributed.exchange(self._signals.caught or 0, number)
+        if signum := int(rows[:, 0].max()):
+            self._save(wait=True)
+            distributed.end_together()
+            raise Interrupted(signum)
+        return rows[:, 1]
 
-    def _left(self) -> float:
-        return self._planner.remaining_seconds(*self._position)
+    def _save(self, *, wait: bool = False) -> None:
+        if self._book is not None:
+            self._book.save(self._state, wait=wait)
 
-    def _heed_signals(self) -> None:
-        if self._signals.caught is not None:
-            self._save()
-            self._checkpoints.wait()
-            raise Interrupted(self._signals.caught)
-
-    def _save(self) -> None:
-        now = time.monotonic()
-        self._progress.seconds += now - self._clock
-        self._clock = self._saved = now
-        self._progress.rows = self._rounds.partial()
-        self._store.sync()
-        self._checkpoints.save(
-            int(self._state.step), self._state, dataclasses.asdict(self._progress)
-        )
+    def _say(self, text: str) -> None:
+        if self._book is not None:
+            print(text, flush=True)
 
     def _fail(self, log: Any, count: int) -> None:
         what = "reward" if log.learn[count] else "child loss"
         text = self._built.space.spec.encode(np.asarray(self._state.failed_decisions))
-        latest = self._checkpoints.latest()
+        latest = None if self._book is None else self._book.latest()
+        distributed.end_together()
         raise SearchFailed(
             f"the {what} of step {int(self._state.step) - 1} (round "
             f"{int(log.round[count]) + 1}) is not finite, of architecture {text}; "
@@ -240,47 +220,20 @@ class _Run:
 
     # ---- the end --------------------------------------------------------------------
 
-    def finish(self) -> dict[str, Any]:
-        """Derives the best architecture; returns the result."""
-        self._heed_signals()
-        print(f"scoring the last {self._config.derive.n} candidates ...", flush=True)
-        scored = derive(self._built, self._state, between=self._heed_signals)
+    def finish(self) -> dict[str, Any] | None:
+        """Derives the best architecture; returns the result, where there is a book."""
+        self._agree()
+        self._say(f"scoring the last {self._config.derive.n} candidates ...")
+        scored = derive(self._built, self._state, between=self._agree)
         if scored[0]["reward"] is None:
+            distributed.end_together()
             raise SearchFailed(
                 f"the score of each of the {len(scored)} candidates is not finite: "
                 "shared weights have diverged; search in another workdir with a "
                 "smaller config.evaluator.learning_rate or clip_norm"
             )
-        best = {k: scored[0][k] for k in ("decisions", "genotype", "reward")}
-        progress = self._progress
-        progress.seconds += time.monotonic() - self._clock
-        return {
-            "space": self._config.space.name,
-            "strategy": self._config.strategy.name,
-            "best": best,
-            "candidates": scored,
-            "budget": {
-                "scored": progress.scored,
-                "child_steps": progress.child_steps,
-                "seconds": progress.seconds,
-            },
-            "diagnostics": self._diagnostics(),
-            "seed": self._config.train.seed,
-            "config_sha256": config_sha256(self._config),
-        }
-
-    def _diagnostics(self) -> dict[str, Any]:
-        progress = self._progress
-        return {
-            "collapse": progress.collapse,
-            "last_round": progress.record,
-            "best_reward": progress.best,
-            "compile_seconds": progress.compile_seconds,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "commit": commit(),
-        }
+        return None if self._book is None else self._book.result(scored)
 
 
-def _position(state: SearchState) -> tuple[int, int]:
+def _position(state: SearchState) -> Position:
     return int(state.round), int(state.tick)

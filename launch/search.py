@@ -3,11 +3,19 @@
     python -m launch.search --config=configs/enas_micro_digits.py --workdir=runs/enas
 
 The same command with the same workdir continues a search that was stopped.
+
+Several hosts search together where each runs the command; on Cloud TPU and Slurm they
+find each other, elsewhere each is told where process 0 is, and which one it is:
+
+    --coordinator=HOST:PORT --num_processes=2 --process_id=0
 """
+
+from typing import Any
 
 from absl import flags
 
-from launch import command
+from launch import command, distributed
+from launch.build import resolve
 from launch.command import command_line
 from launch.driver import search
 
@@ -15,7 +23,14 @@ from launch.driver import search
 def main() -> None:
     """Runs the search that the flags name, and says what to do with the winner."""
     workdir = flags.FLAGS.workdir
-    result = search(command.config_from_flags(), workdir)
+    config = resolve(command.config_from_flags())
+    with distributed.joined(distributed.arguments_from_flags()):
+        result = search(config, workdir)
+    if distributed.is_main():
+        _tell(result, workdir)
+
+
+def _tell(result: dict[str, Any], workdir: str) -> None:
     best, n = result["best"], len(result["candidates"])
     print(f"best of {n} candidates: {best['genotype']}")
     print(
@@ -30,4 +45,5 @@ def main() -> None:
 if __name__ == "__main__":
     command.define_config()
     command.define_workdir()
+    distributed.define_flags()
     command.run(main)

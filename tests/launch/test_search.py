@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import launch.book
 import launch.driver
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
@@ -209,9 +210,9 @@ def test_a_crash_repeats_the_steps_since_the_checkpoint(
             raise RuntimeError("killed")
         return toy.loop.run(state, ticks)
 
-    original = launch.driver.Checkpoints.save
+    original = launch.book.Checkpoints.save
     with monkeypatch.context() as patch:
-        patch.setattr(launch.driver.Checkpoints, "save", save_twice)
+        patch.setattr(launch.book.Checkpoints, "save", save_twice)
         broken = build.Search(**{**vars(toy), "loop": toy.loop._replace(run=crash)})
         with pytest.raises(RuntimeError, match="killed"):
             search(toy_config(), tmp_path / "killed", built=broken)
@@ -293,7 +294,7 @@ def test_compiling_is_told_where_something_compiles(toy, tmp_path, capsys):
 def test_collapse_is_warned_of_once_and_recorded(toy, tmp_path, capsys, monkeypatch):
     found = {"round": 2, "reason": "all samples are equal", "advice": "change it"}
     monkeypatch.setattr(
-        launch.driver, "collapse", lambda spec, r: found if r["round"] >= 2 else None
+        launch.book, "collapse", lambda spec, r: found if r["round"] >= 2 else None
     )
     result = search(toy_config(), tmp_path, built=toy)
     assert result["diagnostics"]["collapse"] == found

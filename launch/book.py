@@ -1,0 +1,197 @@
+"""What one process writes and shows of a search: trials, rounds, lines, checkpoints."""
+
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from controller.loop import Log, SearchState
+from launch.build import Search
+from launch.checkpoints import Checkpoints
+from launch.display import Display
+from launch.planner import Planner
+from launch.rounds import Rounds, collapse
+from launch.settings import config_sha256
+from launch.store import Store
+from launch.workdir import commit
+
+Position = tuple[int, int]
+"""round, tick within it"""
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What the host keeps beside the state, in the checkpoint."""
+
+    scored: int = 0
+    child_steps: int = 0
+    seconds: float = 0.0  # of all processes that worked on this search in turn
+    compile_seconds: float = 0.0
+    best: float | None = None  # highest reward so far
+    record: dict[str, Any] | None = None  # of the last complete round
+    collapse: dict[str, Any] | None = None  # the first one
+    rows: dict[str, Any] | None = None  # of the round that is not complete
+
+
+class Book:
+    """The book of one search; use as a context manager.
+
+    Args:
+      built: the objects of the search.
+      config: resolved.
+      workdir: that is written to.
+      planner: knows how much is left.
+    """
+
+    def __init__(
+        self, built: Search, config: ConfigDict, workdir: epath.Path, planner: Planner
+    ):
+        self._spec = built.space.spec
+        self._schedule = built.schedule
+        self._config = config
+        self._workdir = workdir
+        self._planner = planner
+        self._clock = self._saved = time.monotonic()
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> "Book":
+        folder, train = self._workdir / "checkpoints", self._config.train
+        self._checkpoints = self._open.enter_context(
+            Checkpoints(folder, keep=train.keep)
+        )
+        self._store = self._open.enter_context(Store(self._workdir, train.seed))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.__exit__(*error)
+
+    def restore(self, like: Any) -> Any:
+        """Host arrays of the newest checkpoint, or None: a search that begins.
+
+        Args:
+          like: the state's shapes and dtypes.
+        """
+        found = self._checkpoints.read(like)
+        self._progress = _Progress() if found is None else _Progress(**found[1])
+        self._rounds = Rounds(self._spec, self._schedule, self._progress.rows)
+        return None if found is None else found[0]
+
+    def show(self, position: Position) -> Display:
+        """Shows rounds from a position on, while the display is entered."""
+        train, planner = self._config.train, self._planner
+        self._saved = time.monotonic()
+        self._display = Display(
+            self._workdir,
+            total=planner.total(),
+            rounds=train.rounds,
+            start=(planner.done(*position), position[0]),
+            log_every=train.log_every,
+        )
+        return self._display
+
+    def add_compilation(self, seconds: float) -> None:
+        """Tells of a compilation, and counts it."""
+        print(f"compiled in {seconds:.1f} s", flush=True)
+        self._progress.compile_seconds += seconds
+
+    def add(self, log: Log, count: int, seconds: float, position: Position) -> None:
+        """Writes and shows what a call has done.
+
+        Args:
+          log: of the call, on the host.
+          count: its rows that count.
+          seconds: that the call ran.
+          position: after it.
+        """
+        trials, records = self._rounds.add(log, count, seconds)
+        self._store.add_trials(trials)
+        learn = log.learn[:count]
+        self._progress.child_steps += int(np.sum(~learn))
+        self._progress.scored += int(np.sum(learn)) * log.reward.shape[1]
+        left = self._planner.remaining_seconds(*position)
+        for record in records:
+            self._close_round(record, left)
+        self._display.ticks(self._planner.done(*position), left)
+
+    def _close_round(self, record: dict[str, Any], left: float) -> None:
+        progress = self._progress
+        if record["reward_max"] is not None:
+            earlier = record["reward_max"] if progress.best is None else progress.best
+            progress.best = max(record["reward_max"], earlier)
+        progress.record = record
+        self._store.add_round(record["round"], record)
+        self._display.round(record, progress.best, left)
+        if progress.collapse is None:
+            progress.collapse = collapse(self._spec, record)
+            if progress.collapse is not None:
+                self._display.say(
+                    f"warning: collapse in round {record['round'] + 1}: "
+                    f"{progress.collapse['reason']}; {progress.collapse['advice']}"
+                )
+
+    def save_if_due(self, state: SearchState) -> None:
+        """Saves where the last checkpoint is old enough."""
+        if time.monotonic() - self._saved > self._config.train.checkpoint_seconds:
+            self.save(state)
+            self._display.sync()
+
+    def save(self, state: SearchState, *, wait: bool = False) -> None:
+        """Writes a checkpoint, in the background unless asked to wait."""
+        self._saved = self._count_seconds()
+        self._progress.rows = self._rounds.partial()
+        self._store.sync()
+        progress = dataclasses.asdict(self._progress)
+        self._checkpoints.save(int(state.step), state, progress)
+        if wait:
+            self._checkpoints.wait()
+
+    def latest(self) -> epath.Path | None:
+        """Folder of the newest checkpoint, None where there is none."""
+        return self._checkpoints.latest()
+
+    def result(self, scored: list[dict[str, Any]]) -> dict[str, Any]:
+        """What ``result.json`` is to hold.
+
+        Args:
+          scored: candidates of the final choice, the best one first.
+        """
+        self._count_seconds()
+        progress = self._progress
+        return {
+            "space": self._config.space.name,
+            "strategy": self._config.strategy.name,
+            "best": {k: scored[0][k] for k in ("decisions", "genotype", "reward")},
+            "candidates": scored,
+            "budget": {
+                "scored": progress.scored,
+                "child_steps": progress.child_steps,
+                "seconds": progress.seconds,
+            },
+            "diagnostics": self._diagnostics(),
+            "seed": self._config.train.seed,
+            "config_sha256": config_sha256(self._config),
+        }
+
+    def _diagnostics(self) -> dict[str, Any]:
+        progress = self._progress
+        return {
+            "collapse": progress.collapse,
+            "last_round": progress.record,
+            "best_reward": progress.best,
+            "compile_seconds": progress.compile_seconds,
+            "device": jax.devices()[0].device_kind,
+            "jax": jax.__version__,
+            "commit": commit(),
+        }
+
+    def _count_seconds(self) -> float:
+        """Adds the time since the last call of this; returns what the clock says."""
+        now = time.monotonic()
+        self._progress.seconds += now - self._clock
+        self._clock = now
+        return now

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 
 from child_models.ops.kept import POLICY
 
@@ -37,8 +36,9 @@ def _switch_fwd(branches, remat, index, differentiable, other):
     def run(branch, layout, differentiable, other):
         out, pullback = pullback_of(branch, differentiable, other)
         found = dict(zip(layout.places, jax.tree.leaves(pullback), strict=True))
+        like = jax.tree.leaves(out)[0]  # under `shard_map` all vary over the same axes
         slots = [
-            found.get(first_slot + i, jnp.zeros(s.shape, s.dtype))
+            found.get(first_slot + i, jax.lax.full_like(like, 0, s.dtype, s.shape))
             for i, s in enumerate(shapes)
         ]
         return out, slots

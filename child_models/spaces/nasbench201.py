@@ -285,7 +285,25 @@ def nasbench201(
         choices = SPEC.validate(decisions)
         return extract(forms["search"], choices, variables, image)
 
-    return Space(SPEC, module, partial(bind_all, SPEC), cut)
+    return Space(SPEC, module, _bind, cut)
+
+
+def _bind(decisions: Any) -> tuple[Choice, ...]:
+    choices = bind_all(SPEC, decisions)
+    return _skip_dead_ends(choices) if isinstance(decisions, jax.Array) else choices
+
+
+def _skip_dead_ends(choices: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """Sampled choices, "none" for edges into a node that reaches no output.
+
+    Their result is unused, and "none" costs nothing.
+    """
+    none, reaches = OPS.index("none"), {3: jnp.array(True)}
+    edges = list(zip(choices, EDGES, strict=True))
+    for node in (2, 1):
+        onward = [(c != none) & reaches[t] for c, (s, t) in edges if s == node]
+        reaches[node] = jnp.stack(onward).any()
+    return tuple(jnp.where(reaches[t], choice, none) for choice, (_, t) in edges)
 
 
 # ---- known cells --------------------------------------------------------------------

@@ -40,7 +40,7 @@ def memory(options: Options) -> Iterator[Row]:
         note = f"arguments {arguments / MIB:.1f} beside {largest[1] / MIB:.1f} MiB"
         yield _row(f"{name}: sampled step", sampled, largest[0], note)
         if "relaxed" in case.space.bindings:
-            binding = weights_of(alphas(case))
+            binding = weights_of(*alphas(case))
             relaxed, _ = temporary(case, shared["params"], binding)
             note = "beside the sampled step; the same for every number of live ops"
             yield _row(f"{name}: relaxed step", relaxed, sampled, note)

@@ -46,41 +46,43 @@ def relaxed(options: Options) -> Iterator[Row]:
         yield Row.of(f"{case.name}: {name}", ours, reference, note=note)
 
 
-def alphas(case: Setting) -> Any:
-    """Logits of the relaxed weights, all zero, by group."""
-    return {g: jnp.zeros(s) for g, s in case.space.spec.relaxed.items()}
+def alphas(case: Setting) -> tuple[Any, Any]:
+    """Logits of the relaxed weights, all zero, and live ops, which are all; by group.
+
+    Both are arguments of a program: it is the same for every number of live ops.
+    """
+    shapes = case.space.spec.relaxed
+    logits = {group: jnp.zeros(shape) for group, shape in shapes.items()}
+    return logits, jax.tree.map(lambda a: jnp.ones(a.shape, bool), logits)
 
 
-def weights_of(logits: Any) -> Any:
-    """The relaxed binding at the softmax of some logits, all ops live."""
-    return {
-        "weights": jax.tree.map(jax.nn.softmax, logits),
-        "live": jax.tree.map(lambda a: jnp.ones(a.shape, bool), logits),
-    }
+def weights_of(logits: Any, live: Any) -> Any:
+    """The relaxed binding at the softmax of some logits."""
+    return {"weights": jax.tree.map(jax.nn.softmax, logits), "live": live}
 
 
 def relaxed_steps(case: Setting, params: Any) -> dict[str, tuple[Any, Compiled]]:
     """Runs of STEPS steps each, and their programs."""
-    logits, bind = alphas(case), case.space.bind
+    (logits, live), bind = alphas(case), case.space.bind
     adam = optax.adam(3e-4, b1=0.5)
     weight = full_step(case)
 
-    def weight_step(state, logits, batch):
-        return weight.step(state, bind(weights_of(logits)), batch)
+    def weight_step(state, relaxed, batch):
+        return weight.step(state, bind(weights_of(*relaxed)), batch)
 
-    def alpha_step(state, params, batch):
-        logits, opt_state = state
+    def alpha_step(state, fixed, batch):
+        (logits, opt_state), (params, live) = state, fixed
 
         def loss_of(logits):
-            return case.loss(params, bind(weights_of(logits)), batch)
+            return case.loss(params, bind(weights_of(logits, live)), batch)
 
         loss, grads = jax.value_and_grad(loss_of)(logits)
         updates, opt_state = adam.update(grads, opt_state)
         return loss, (optax.apply_updates(logits, updates), opt_state)
 
     programs = {
-        "relaxed weight step": (weight_step, weight.start(params), logits),
-        "alpha step": (alpha_step, (logits, adam.init(logits)), params),
+        "relaxed weight step": (weight_step, weight.start(params), (logits, live)),
+        "alpha step": (alpha_step, (logits, adam.init(logits)), (params, live)),
     }
     found = {}
     for name, (step, *arguments) in programs.items():

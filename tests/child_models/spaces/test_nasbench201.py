@@ -196,6 +196,21 @@ def test_the_final_form_takes_fixed_decisions_only():
         shapes(tiny(), "final", jnp.asarray(DECISIONS))
 
 
+@pytest.mark.parametrize(
+    ("decisions", "bound"),
+    [
+        ([1, 2, 3, 1, 0, 4], [1, 2, 3, 1, 0, 4]),
+        ([1, 2, 0, 1, 0, 4], [0, 2, 0, 1, 0, 4]),  # node 1 reaches nothing
+        ([1, 2, 3, 1, 4, 0], [1, 0, 0, 1, 4, 0]),  # node 2
+        ([1, 2, 3, 1, 0, 0], [0, 0, 0, 1, 0, 0]),  # both: 1 reaches only 2
+    ],
+)
+def test_a_sampled_child_runs_no_edge_that_reaches_nothing(decisions, bound):
+    bind = nasbench201(classes=3).bind
+    assert [int(c) for c in bind(jnp.array(decisions))] == bound
+    assert bind(np.array(decisions)) == tuple(decisions)  # of a fixed one XLA sees it
+
+
 def test_remat_changes_no_gradient():
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     plain, remat = (tiny(remat=r).module("search") for r in (False, True))

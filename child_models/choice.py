@@ -297,26 +297,22 @@ def _read_bwd(index, cotangents):
 _read.defvjp(_read_fwd, _read_bwd)
 
 
+@jax.custom_vjp
 def add_at(stacked: jax.Array, index: jax.Array, x: jax.Array) -> jax.Array:
     """Adds x to one of the arrays ``stacked[n, ...]``."""
-    return _add_at(stacked, index, x)
-
-
-@jax.custom_vjp
-def _add_at(stacked, index, x):
     total = jax.lax.dynamic_index_in_dim(stacked, index, keepdims=False) + x
     return jax.lax.dynamic_update_index_in_dim(stacked, total, index, 0)
 
 
 def _add_at_fwd(stacked, index, x):
-    return _add_at(stacked, index, x), index
+    return add_at(stacked, index, x), index
 
 
 def _add_at_bwd(index, cotangent):
     return cotangent, None, pick(index, cotangent)
 
 
-_add_at.defvjp(_add_at_fwd, _add_at_bwd)
+add_at.defvjp(_add_at_fwd, _add_at_bwd)
 
 
 def indicator(choice: Choice, n: int) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 
-from child_models.ops.kept import POLICY
+from child_models.ops.kept import KEPT, NOTHING
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -29,7 +29,7 @@ def switch(branches, remat, index, differentiable, other):
 
 
 def _switch_fwd(branches, remat, index, differentiable, other):
-    pullback_of = functools.partial(_vjp, _NOTHING if remat else POLICY)
+    pullback_of = functools.partial(_vjp, NOTHING if remat else KEPT)
     layouts, shapes = _layouts(branches, pullback_of, differentiable, other)
     first_slot = len(jax.tree.leaves((differentiable, other)))
 
@@ -67,8 +67,6 @@ switch.defvjp(_switch_fwd, _switch_bwd)
 
 
 # ---- what is saved ------------------------------------------------------------------
-
-_NOTHING = jax.checkpoint_policies.nothing_saveable
 
 
 class _Layout(NamedTuple):

@@ -7,7 +7,8 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 _NAME = "kept"
-POLICY = jax.checkpoint_policies.save_only_these_names(_NAME)
+KEPT = jax.checkpoint_policies.save_only_these_names(_NAME)
+NOTHING = jax.checkpoint_policies.nothing_saveable
 
 
 def keep(x: jax.Array) -> jax.Array:

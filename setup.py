@@ -12,6 +12,7 @@ REQUIRED = [
     "flax>=0.12.0",
     "importlib-resources>=6.0",  # TFDS imports it, and does not say so
     "jax>=0.8.2",
+    "matplotlib>=3.8",
     "ml-collections>=1.0",
     "numpy>=2.0",
     "optax>=0.2.5",
@@ -28,6 +29,7 @@ EXTRAS = {
     "test": ["pytest>=8.0", "pytest-xdist>=3.5"],
     "dev": ["pre-commit>=3.7", "ruff>=0.9"],
     "tensorflow": ["tensorflow>=2.18"],  # to prepare some TFDS data sets, once
+    "nats_bench": ["nats_bench>=1.8"],  # to convert its files
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

@@ -259,35 +259,50 @@ class DecisionSpec:
         start = jnp.zeros(self.length, jnp.int32)
         return jax.lax.scan(step, start, (keys, jnp.arange(self.length)))[0]
 
-    def mutate(self, key: jax.Array, decisions: jax.Array) -> jax.Array:
+    def neighbors(self, decisions: jax.Array) -> jax.Array:
+        """The legal vectors that differ in exactly one decision.
+
+        Args:
+          decisions: int32[T], legal.
+
+        Returns:
+          bool[T, V], whether decision t may become v with the rest kept.
+        """
+        values = jnp.arange(self.max_choices, dtype=jnp.int32)
+        different = values[None] != decisions[:, None]
+        if self.rule is None:
+            return different & (values[None] < jnp.array(self.num_choices)[:, None])
+
+        def allowed(t, value):
+            return self.is_legal(decisions.at[t].set(value))
+
+        over_values = jax.vmap(allowed, in_axes=(None, 0))
+        steps = jnp.arange(self.length)
+        return different & jax.vmap(over_values, (0, None))(steps, values)
+
+    def mutate(
+        self, key: jax.Array, decisions: jax.Array, weights: jax.Array | None = None
+    ) -> jax.Array:
         """Changes exactly one decision to another legal value.
 
-        The position is uniform over those that can change with the rest kept, the
-        value uniform over its alternatives.  Where nothing can change alone, the
-        vector is returned as it is.
+        The position is drawn among those that can change with the rest kept, the value
+        uniformly over its alternatives.  Where nothing can change alone, the vector is
+        returned as it is.
 
         Args:
           key: consumed.
           decisions: int32[T], legal.
+          weights: float[T], relative probability of each position; None for equal ones.
 
         Returns:
           int32[T], legal.
         """
         position_key, value_key = jax.random.split(key)
-        values = jnp.arange(self.max_choices, dtype=jnp.int32)
-
-        def allowed(t, value):
-            return self.is_legal(decisions.at[t].set(value)) & (value != decisions[t])
-
-        if self.rule is None:
-            exists = values[None] < jnp.array(self.num_choices)[:, None]
-            table = exists & (values[None] != decisions[:, None])
-        else:
-            over_values = jax.vmap(allowed, in_axes=(None, 0))
-            table = jax.vmap(over_values, (0, None))(jnp.arange(self.length), values)
+        table = self.neighbors(decisions)
         movable = jnp.any(table, axis=1)
-        weights = jnp.where(movable, 0.0, -jnp.inf)
-        t = jax.random.categorical(position_key, jnp.where(movable.any(), weights, 0.0))
+        logits = jnp.zeros(self.length) if weights is None else jnp.log(weights)
+        masked = jnp.where(movable, logits, -jnp.inf)
+        t = jax.random.categorical(position_key, jnp.where(movable.any(), masked, 0.0))
         row = jnp.where(table[t], 0.0, -jnp.inf)
         value = jax.random.categorical(value_key, row).astype(jnp.int32)
         return jnp.where(movable.any(), decisions.at[t].set(value), decisions)

@@ -43,12 +43,15 @@ class Strategy(NamedTuple):
       propose: ``(key, state, n) -> (Proposal, state)``; the key is consumed.
       update: ``(key, state, trial) -> (state, metrics)``.
       best: ``(key, state, n) -> int32[n, T]``, candidates for the final choice.
+      traceable: whether the functions run under `jit` and `vmap`; where not, searches
+        are driven from the host, one seed after the other.
     """
 
     init: Callable[[Key], Any]
     propose: Callable[[Key, Any, int], tuple[Proposal, Any]]
     update: Callable[[Key, Any, Trial], tuple[Any, Metrics]]
     best: Callable[[Key, Any, int], jax.Array]
+    traceable: bool = True
 
 
 class Evaluator(NamedTuple):

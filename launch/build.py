@@ -6,7 +6,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -107,7 +107,26 @@ def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
             with user_errors(where):
                 _PLAIN[section](**filled)
         return filled
-    registry = _NAMED[section]
+    return resolve_named(where, options, _NAMED[section], _GIVEN[section])
+
+
+def resolve_named(
+    where: str,
+    options: Mapping[str, Any],
+    registry: Mapping[str, Callable[..., Any]],
+    given: set[str],
+) -> dict[str, Any]:
+    """Checks a section whose ``name`` picks the factory, and fills in defaults.
+
+    Args:
+      where: names the section in messages.
+      options: the section.
+      registry: factories by name.
+      given: parameters of the factories that are not the user's.
+
+    Raises:
+      UserError: on an unknown or missing name or key, or a value of another type.
+    """
     known = ", ".join(sorted(registry))
     if "name" not in options:
         raise UserError(f"{where}.name is missing; known: {known}")
@@ -115,7 +134,7 @@ def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:
     if name not in registry:
         raise UserError(f"{where}.name is {name!r}; known: {known}")
     rest = {key: value for key, value in options.items() if key != "name"}
-    filled = fill(where, registry[name], rest, _GIVEN[section])
+    filled = fill(where, registry[name], rest, given)
     if "policy" in filled:
         policy = filled["policy"] or {}
         filled["policy"] = fill(f"{where}.policy", lstm_policy, policy, {"spec"})

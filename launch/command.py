@@ -84,22 +84,29 @@ def define_workdir() -> None:
     flags.mark_flag_as_required("workdir")
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:
     """Runs a program: parses flags, calls ``main()``, exits with its code.
 
     Args:
       main: returns an exit code, None for 0; a `UserError` becomes ``error: ...`` on
         stderr and exit code 1; `Interrupted` and Ctrl-C the command to continue and
         128 + signum.
+      verbs: what the program does; where there are any, the first argument is one of
+        them, and ``main`` gets it.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # Orbax tells every step at INFO
-        if len(argv) > 1:
-            _fail(f"unexpected argument {argv[1]!r}; options start with --")
+        chosen = argv[1:2] if verbs else []
+        if verbs and (not chosen or chosen[0] not in verbs):
+            _fail(
+                f"the first argument is {''.join(chosen)!r}; known: {', '.join(verbs)}"
+            )
+        if rest := argv[1 + len(chosen) :]:
+            _fail(f"unexpected argument {rest[0]!r}; options start with --")
         try:
-            sys.exit(main())
+            sys.exit(main(*chosen))
         except UserError as error:
             _fail(error)
         except Interrupted as stop:

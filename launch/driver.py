@@ -108,14 +108,18 @@ def _shared(result: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def prepare_jax(config: ConfigDict) -> None:
     """Sets what must be set before the first computation: the cache, determinism."""
-    cache = config.train.compilation_cache
+    prepare_cache(config.train.compilation_cache)
+    flag = "--xla_gpu_deterministic_ops=true"
+    if config.train.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+def prepare_cache(cache: str = "auto") -> None:
+    """Sets the compilation cache: a folder, "auto", or "off"."""
     if cache == "auto":  # where the user's environment names a folder, that one
         cache = jax.config.jax_compilation_cache_dir or str(cache_folder() / "jax")
     if cache != "off":
         jax.config.update("jax_compilation_cache_dir", cache)
-    flag = "--xla_gpu_deterministic_ops=true"
-    if config.train.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 class _Run:

@@ -24,7 +24,6 @@ Shapes: n architectures, T decisions, V choices (padded), H hidden units, M cell
 N nodes.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,6 +35,7 @@ import numpy as np
 from flax import traverse_util
 from jax.flatten_util import ravel_pytree
 
+from controller.options import build
 from controller.policies.tables import Rows, Tables, choice_bias, tables
 from controller.spec import DecisionSpec
 from controller.types import Key
@@ -146,12 +146,7 @@ def policy_from_options(
     Raises:
       ValueError: on an unknown argument, with the known ones; and as `lstm_policy`.
     """
-    options = dict(options or {})
-    _, *known = inspect.signature(lstm_policy).parameters
-    for name in options:
-        if name not in known:
-            raise ValueError(f"policy has no key {name!r}; known: {', '.join(known)}")
-    return lstm_policy(spec, **options)
+    return build("policy", lstm_policy, spec, options)
 
 
 def _policy(

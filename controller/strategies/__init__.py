@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 
+from controller.strategies.local_search import local_search
 from controller.strategies.ppo import ppo
+from controller.strategies.progressive import progressive
 from controller.strategies.random_search import random_search
+from controller.strategies.regularized_evolution import regularized_evolution
 from controller.strategies.reinforce import reinforce
 from controller.types import Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "local_search": local_search,
     "ppo": ppo,
+    "progressive": progressive,
     "random_search": random_search,
+    "regularized_evolution": regularized_evolution,
     "reinforce": reinforce,
 }

@@ -22,6 +22,7 @@ import optax
 
 from controller.losses import masked_mean, update_baseline
 from controller.policies.lstm import Policy
+from controller.strategies.distinct import distinct
 from controller.types import Proposal, Strategy
 
 OVERSAMPLE = 8  # draws for each of the distinct candidates that `best` wants
@@ -154,25 +155,9 @@ def policy_gradient(
 
     def best(key, state, n):
         drawn, _ = policy.sample(state.params, key, OVERSAMPLE * n)
-        return _distinct(jnp.vstack([policy.greedy(state.params), drawn]), n)
+        return distinct(jnp.vstack([policy.greedy(state.params), drawn]), n)
 
     return Strategy(init, propose, update, best)
-
-
-def _distinct(rows: jax.Array, n: int) -> jax.Array:
-    """The first n distinct rows in order; they repeat where there are fewer."""
-
-    def insert(carry, row):
-        table, count = carry
-        known = jnp.all(table == row[None], axis=1) & (jnp.arange(n) < count)
-        is_new = ~known.any() & (count < n)
-        slot = jnp.minimum(count, n - 1)
-        table = table.at[slot].set(jnp.where(is_new, row, table[slot]))
-        return (table, count + is_new), None
-
-    start = (jnp.zeros((n, rows.shape[1]), rows.dtype), jnp.int32(0))
-    (table, count), _ = jax.lax.scan(insert, start, rows)
-    return table[jnp.arange(n) % count]
 
 
 def _check(learning_rate, decay, entropy_weight, skip_weight, clip_norm, epochs):

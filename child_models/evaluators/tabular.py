@@ -1,0 +1,99 @@
+"""Tabular evaluation: a table tells what an architecture earns.
+
+Shapes: n proposals, N rows of the table, T decisions.
+"""
+
+import os
+
+import jax.numpy as jnp
+import numpy as np
+
+from child_models.tables import Table, read_table, row_index
+from child_models.types import Space
+from controller.spec import DecisionSpec
+from controller.types import Evaluator, Trial
+
+NANS = ("refuse", "mask")
+
+
+def tabular(
+    space: Space,
+    *,
+    table: str | os.PathLike,
+    reward: str,
+    scale: float = 0.01,
+    nan: str = "refuse",
+) -> Evaluator:
+    """Builds the evaluator of a file; there is nothing to train.
+
+    Args:
+      space: of the table.
+      table: file, see `child_models.tables`.
+      reward: name of the reward's column, without the kind in front.
+      scale: factor of the reward; 0.01 makes accuracies of percents.
+      nan: what becomes of rewards that are not finite: "refuse", or "mask", which makes
+        their trials invalid.
+
+    Returns:
+      an Evaluator; cost[:, 0] is in seconds, and 1 where the table has no cost.
+
+    Raises:
+      ValueError: as `read_table` does, on an unknown column, and on rewards that are
+        not finite unless they are masked.
+    """
+    return lookup(
+        space.spec, read_table(table, space.spec), reward, scale=scale, nan=nan
+    )
+
+
+def lookup(
+    spec: DecisionSpec,
+    table: Table,
+    reward: str,
+    *,
+    scale: float = 0.01,
+    nan: str = "refuse",
+) -> Evaluator:
+    """`tabular` of a table that was read."""
+    if nan not in NANS:
+        raise ValueError(f"nan is {nan!r}; known: {', '.join(NANS)}")
+    rewards = table.column("reward", reward)
+    bad = np.flatnonzero(~np.isfinite(rewards))
+    if len(bad) and nan == "refuse":
+        raise ValueError(
+            f"reward_{reward} is not finite in {len(bad)} rows of the table, first of "
+            f"{spec.encode(table.decisions[bad[0]])}; nan='mask' makes their trials "
+            "invalid"
+        )
+    costs = table.cost.get(reward, np.ones(len(rewards)))
+    if not np.all(costs > 0):
+        row = np.flatnonzero(~(costs > 0))[0]
+        raise ValueError(f"cost_{reward} is {costs[row]} in row {row}; it must be > 0")
+    data = {
+        "row": jnp.asarray(row_index(table.decisions, spec)),
+        "reward": jnp.asarray(scale * rewards, jnp.float32),
+        "cost": jnp.asarray(costs, jnp.float32),
+    }
+
+    def rows(data, decisions):
+        flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
+        return data["row"][flat]
+
+    def init(key, data):
+        return ()
+
+    def improve(key, state, data, propose):
+        proposal = propose(key, 1)
+        return state, {"loss": jnp.float32(0), "decisions": proposal.decisions[0]}
+
+    def evaluate(key, state, data, proposal):
+        row = rows(data, proposal.decisions)
+        earned = data["reward"][row]
+        valid = jnp.isfinite(earned)
+        reward = jnp.where(valid, earned, 0.0)
+        return state, Trial(proposal, reward, valid, data["cost"][row][:, None])
+
+    def score(state, data, decisions):
+        return data["reward"][rows(data, decisions[None])[0]]
+
+    return Evaluator(data, init, improve, evaluate, score)

@@ -1,0 +1,234 @@
+"""Tables of tabular benchmarks: what every architecture of a space earned and cost.
+
+A table is an ``.npz`` of ``decisions`` int[N, T], one row for each architecture of the
+space, and of columns float[N]:
+
+  reward_NAME  what a search is told, higher is better
+  value_NAME   what is reported of the architecture that it found
+  cost_NAME    seconds that measuring reward_NAME took
+
+Columns may instead be arrays indexed by the decisions themselves, of shape [V_1, ...,
+V_T]; then ``decisions`` is absent.  NAS-Bench-201's columns as exported from NATS-Bench
+(``ops``, ``hp12_...``, ``hp200_...``) are understood too, see `from_nasbench201`.
+
+Shapes: N architectures, T decisions, V choices.
+"""
+
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from controller.spec import DecisionSpec
+
+KINDS = ("reward", "value", "cost")
+DENSE = 2**24  # most decision vectors, legal or not, that an index is made for
+
+
+class Table(NamedTuple):
+    """A table whose columns are by name, without the kind in front.
+
+    Attributes:
+      decisions: int32[N, T].
+      reward, value, cost: float64[N] each; cost may be empty.
+    """
+
+    decisions: np.ndarray
+    reward: dict[str, np.ndarray]
+    value: dict[str, np.ndarray]
+    cost: dict[str, np.ndarray]
+
+    def column(self, kind: str, name: str) -> np.ndarray:
+        """float64[N].
+
+        Raises:
+          ValueError: if there is none of that name, naming those there are.
+        """
+        columns = getattr(self, kind)
+        if name not in columns:
+            known = ", ".join(columns) or "none"
+            raise ValueError(f"the table has no {kind} {name!r}; it has {known}")
+        return columns[name]
+
+
+def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
+    """Reads a table and checks that it is of the space.
+
+    Args:
+      path: of the npz.
+      spec: of the space.
+
+    Raises:
+      ValueError: on a file that is no table, a row that is no architecture of the
+        space, and on missing or repeated architectures.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"no table {str(path)!r}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"table {path} is no npz file")
+    with np.load(path, allow_pickle=False) as file:
+        if "ops" in file.files and "hp200_cifar10_test" in file.files:
+            table = from_nasbench201(file)
+        else:
+            table = _from_columns(file, spec)
+    check_rows(table.decisions, spec)
+    return table
+
+
+def write_table(path: str | os.PathLike, table: Table) -> None:
+    """Writes a table as `read_table` reads it; an existing file is replaced whole."""
+    arrays = {"decisions": table.decisions.astype(np.int16)}
+    for kind in KINDS:
+        arrays |= {f"{kind}_{k}": v for k, v in getattr(table, kind).items()}
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+# ---- layouts ------------------------------------------------------------------------
+
+
+def _from_columns(file: Mapping[str, np.ndarray], spec: DecisionSpec) -> Table:
+    columns: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
+    for key in file:
+        kind, _, name = key.partition("_")
+        if kind in KINDS and name:
+            columns[kind][name] = np.asarray(file[key], np.float64)
+    for kind in ("reward", "value"):
+        if not columns[kind]:
+            raise ValueError(
+                f"the table has no column {kind}_NAME; it has {', '.join(file)}"
+            )
+    if "decisions" in file:
+        decisions = np.asarray(file["decisions"])
+        expected: tuple[int, ...] = (len(decisions),)
+    else:
+        expected = spec.num_choices
+        decisions = np.stack([i.ravel() for i in np.indices(expected)], axis=1)
+    for kind, named in columns.items():
+        for name, values in named.items():
+            if values.shape != expected:
+                raise ValueError(
+                    f"column {kind}_{name} has shape {values.shape}; the space wants "
+                    f"{expected}"
+                )
+            named[name] = values.ravel()
+    return Table(decisions, **columns)
+
+
+def from_nasbench201(file: Mapping[str, np.ndarray]) -> Table:
+    """The table of NAS-Bench-201 from columns as NATS-Bench names them.
+
+    Rewards are validation accuracies of the 12-epoch schedule, values test accuracies
+    of the 200-epoch one, percent.  Costs are 12/200 of the recorded training seconds of
+    the 200-epoch schedule, which is the usual estimate.
+
+    Args:
+      file: arrays: ``ops`` int[15625, 6] and the columns.
+
+    Raises:
+      ValueError: on a missing column, naming those there are.
+    """
+    split = {"cifar10": "cifar10_valid", "cifar100": "cifar100"}
+    split["imagenet16"] = "imagenet16"
+
+    def column(name):
+        if name not in file:
+            raise ValueError(
+                f"the table has no column {name!r}; it has {', '.join(file)}"
+            )
+        return np.asarray(file[name], np.float64)
+
+    def test(name):
+        return f"hp200_{name}_{'test' if name == 'cifar10' else 'xtest'}"
+
+    return Table(
+        decisions=np.asarray(column("ops"), np.int32),
+        reward={k: column(f"hp12_{v}_xvalid") for k, v in split.items()},
+        value={k: column(test(k)) for k in split},
+        cost={
+            k: column(f"hp200_train_seconds_{v}") * 12 / 200 for k, v in split.items()
+        },
+    )
+
+
+# ---- rows ---------------------------------------------------------------------------
+
+
+def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
+    """Checks that every architecture of the space has one row.
+
+    Raises:
+      ValueError: where it has not; names the first offender.
+    """
+    if decisions.ndim != 2 or decisions.shape[1] != spec.length:
+        raise ValueError(
+            f"the table's decisions have shape {decisions.shape}; the space has "
+            f"{spec.length} decisions"
+        )
+    if not np.issubdtype(decisions.dtype, np.integer):
+        raise ValueError(f"the table's decisions are {decisions.dtype}, not integers")
+    choices = np.array(spec.num_choices)
+    for row in np.flatnonzero(((decisions < 0) | (decisions >= choices)).any(1))[:1]:
+        with_row = f"row {row} of the table"
+        try:
+            spec.validate(decisions[row])
+        except ValueError as error:
+            raise ValueError(f"{with_row}: {error}") from error
+    flat = np.ravel_multi_index(decisions.T, spec.num_choices)
+    order = np.argsort(flat, kind="stable")
+    repeated = np.flatnonzero(np.diff(flat[order]) == 0)
+    if len(repeated):
+        a, b = sorted(order[repeated[0] : repeated[0] + 2].tolist())
+        raise ValueError(
+            f"the table has an architecture twice, in rows {a} and {b}: "
+            f"{spec.encode(decisions[a])}"
+        )
+    if len(flat) != spec.size():
+        known = set(flat.tolist())
+        missing = next(
+            (
+                d
+                for d in spec.enumerate()
+                if np.ravel_multi_index(d, spec.num_choices) not in known
+            ),
+            None,
+        )
+        example = "" if missing is None else f"; it lacks {spec.encode(missing)}"
+        raise ValueError(
+            f"the table has {len(flat):,} architectures, the space {spec.size():,}"
+            f"{example}"
+        )
+
+
+def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
+    """int32[V_1 * ... * V_T]: the row of each decision vector, -1 where none.
+
+    Raises:
+      ValueError: if there are too many vectors.
+    """
+    total = math.prod(spec.num_choices)
+    if total > DENSE:
+        raise ValueError(
+            f"the space has {total:,} vectors; tables are for {DENSE:,} at most"
+        )
+    index = np.full(total, -1, np.int32)
+    index[np.ravel_multi_index(decisions.T, spec.num_choices)] = np.arange(
+        len(decisions)
+    )
+    return index
+
+
+def rows_of(table: Table, spec: DecisionSpec, decisions: np.ndarray) -> np.ndarray:
+    """int[...]: rows of the table for decisions int[..., T]."""
+    vectors = np.moveaxis(np.asarray(decisions), -1, 0)
+    flat = np.ravel_multi_index(vectors, spec.num_choices)
+    return row_index(table.decisions, spec)[flat]

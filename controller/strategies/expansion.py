@@ -1,0 +1,104 @@
+"""Where progressive search takes its candidates from.
+
+Shapes: Q room in the queue, C candidates, K beam, T decisions.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from controller.spec import DecisionSpec
+
+
+class Source(NamedTuple):
+    """Candidates of progressive search.
+
+    Attributes:
+      first: ``(key) -> int32[., T]``, what is trained first.
+      candidates: ``(key, state) -> (int32[C, T], bool[C])``, what may come next.
+      mark: ``(tried, int32[n, T]) -> tried``.
+      size: of `tried`.
+      room: Q, the longest queue that `first` fills.
+      levels: number of levels.
+    """
+
+    first: Callable[[Any], jax.Array]
+    candidates: Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+    mark: Callable[[jax.Array, jax.Array], jax.Array]
+    size: int
+    room: int
+    levels: int
+
+
+def _uniform(spec, n):
+    return lambda key: jax.vmap(spec.sample)(jax.random.split(key, n))
+
+
+def everything(spec: DecisionSpec, first: int) -> Source:
+    """All architectures of a small space that were not tried."""
+    table = jnp.array(list(spec.enumerate()), jnp.int32)
+    index = np.full(np.prod(spec.num_choices), len(table), np.int32)
+    index[np.ravel_multi_index(np.asarray(table).T, spec.num_choices)] = np.arange(
+        len(table)
+    )
+    index = jnp.asarray(index)
+
+    def mark(tried, decisions):
+        flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
+        return tried.at[index[flat]].set(True)
+
+    def candidates(key, state):
+        return table, ~state.tried
+
+    return Source(_uniform(spec, first), candidates, mark, len(table), first, levels=1)
+
+
+def pool(spec: DecisionSpec, first: int, size: int) -> Source:
+    """Uniform draws, and mutations of the best trials, without those tried."""
+
+    def candidates(key, state):
+        draw_key, parent_key, mutate_key = jax.random.split(key, 3)
+        there = jnp.arange(len(state.reward)) < state.count
+        reward = jnp.where(there, state.reward, -jnp.inf)
+        _, best = jax.lax.top_k(reward, min(16, len(reward)))
+        parents = jax.random.choice(parent_key, best, (size // 2,))
+        near = jax.vmap(spec.mutate)(
+            jax.random.split(mutate_key, size // 2), state.decisions[parents]
+        )
+        far = _uniform(spec, size - size // 2)(draw_key)
+        rows = jnp.concatenate([near, far])
+        # Equal rows have equal hashes; unequal ones rarely do, and then one is missed.
+        known = jnp.where(there, _hash(state.decisions), 0)
+        hashes = _hash(rows)
+        order = jnp.argsort(hashes, stable=True)
+        repeated = (
+            jnp.zeros(size, bool)
+            .at[order[1:]]
+            .set(hashes[order[1:]] == hashes[order[:-1]])
+        )
+        return rows, ~repeated & ~jnp.isin(hashes, known)
+
+    return Source(
+        _uniform(spec, first), candidates, lambda tried, _: tried, 0, first, 1
+    )
+
+
+def _hash(decisions):
+    """uint32 of each row, never 0."""
+    factors = np.random.default_rng(0).integers(1, 2**32, decisions.shape[1], np.uint32)
+    mixed = decisions.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
+    mixed = mixed * (jnp.asarray(factors) | 1)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
+    return jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32) | 1
+
+
+def levels(spec: DecisionSpec, beam: int) -> Source:
+    """Cells of one block, then each of the queue with every further block.
+
+    At the last level the queue's own cells are no longer extended: their parents are
+    ranked again, without those that were tried.
+    """
+    raise NotImplementedError

@@ -1,0 +1,103 @@
+"""Local search: go to a better neighbour until there is none, then start anew.
+
+White et al. 2020, https://arxiv.org/abs/2005.02960, in the form that moves as soon as a
+neighbour is better.  Neighbours differ in one decision, see `DecisionSpec.neighbors`.
+
+Shapes: n trials, T decisions, V choices.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from controller.spec import DecisionSpec
+from controller.strategies.distinct import distinct
+from controller.types import Proposal, Strategy
+
+
+@flax.struct.dataclass
+class LocalState:
+    """Where the search stands."""
+
+    decisions: jax.Array  # int32[T]
+    reward: jax.Array  # float32[], -inf before the start was scored
+    untried: jax.Array  # bool[T, V], neighbours
+    best: jax.Array  # int32[T], of all starts
+    best_reward: jax.Array  # float32[]
+    starts: jax.Array  # int32[]
+
+
+def local_search(spec: DecisionSpec) -> Strategy:
+    """Builds the strategy.
+
+    A proposal is n distinct neighbours that were not tried, in random order; where
+    fewer are left, the last of them repeat.  An update goes to the best of the n where
+    it is better than the present one.
+
+    Args:
+      spec: of the space.
+
+    Returns:
+      a Strategy.
+    """
+
+    def init(key):
+        return LocalState(
+            decisions=spec.sample(key),
+            reward=jnp.float32(-jnp.inf),
+            untried=jnp.zeros((spec.length, spec.max_choices), bool),
+            best=jnp.zeros(spec.length, jnp.int32),
+            best_reward=jnp.float32(-jnp.inf),
+            starts=jnp.int32(0),
+        )
+
+    def propose(key, state, n):
+        start_key, order_key = jax.random.split(key)
+        starts = jax.vmap(spec.sample)(jax.random.split(start_key, n))
+        noise = jax.random.uniform(order_key, state.untried.shape)
+        order = jnp.argsort(jnp.where(state.untried, noise, 2.0), axis=None)
+        left = jnp.sum(state.untried)
+        chosen = order[jnp.minimum(jnp.arange(n), jnp.maximum(left, 1) - 1)]
+        t, value = jnp.unravel_index(chosen, state.untried.shape)
+        moves = jax.vmap(lambda t, v: state.decisions.at[t].set(v))(
+            t, value.astype(jnp.int32)
+        )
+        return Proposal(jnp.where(left > 0, moves, starts), jnp.zeros(n)), state
+
+    def update(key, state, trial):
+        valid = trial.valid & jnp.isfinite(trial.reward)
+        reward = jnp.where(valid, trial.reward, -jnp.inf)
+        decisions = trial.proposal.decisions
+        i = jnp.argmax(reward)
+        is_start = ~state.untried.any()
+        state = state.replace(
+            reward=jnp.where(is_start, -jnp.inf, state.reward),
+            starts=state.starts + (is_start & valid.any()),
+        )
+        better = valid[i] & (reward[i] > state.reward)
+        moved = state.replace(
+            decisions=decisions[i],
+            reward=reward[i],
+            untried=spec.neighbors(decisions[i]),
+        )
+        hit = jax.nn.one_hot(decisions, spec.max_choices, dtype=bool).any(0)
+        stayed = state.replace(untried=state.untried & ~hit)
+        state = jax.tree.map(lambda a, b: jnp.where(better, a, b), moved, stayed)
+        record = valid[i] & (reward[i] > state.best_reward)
+        state = state.replace(
+            best=jnp.where(record, decisions[i], state.best),
+            best_reward=jnp.where(record, reward[i], state.best_reward),
+        )
+        finite = jnp.where(jnp.isfinite(state.reward), state.reward, 0.0)
+        metrics = {"reward": finite, "starts": state.starts.astype(jnp.float32)}
+        return state, metrics
+
+    def best(key, state, n):
+        near_key, key = jax.random.split(key)
+        first = jnp.where(jnp.isfinite(state.best_reward), state.best, spec.sample(key))
+        near = jax.vmap(lambda k: spec.mutate(k, first))(
+            jax.random.split(near_key, 4 * n)
+        )
+        return distinct(jnp.vstack([first, near]), n)
+
+    return Strategy(init, propose, update, best)

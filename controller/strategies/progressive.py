@@ -1,0 +1,162 @@
+"""Progressive search: train few, predict many, train the best of them.
+
+PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, algorithm 1.  All cells of one
+block are trained; a surrogate is fitted; the trained cells are extended by every block,
+the K best by prediction are trained, and so on.
+
+A spec that has a decision of group "blocks" goes through these levels.  Any other is
+one level: some architectures are drawn uniformly, and then, again and again, the K best
+by prediction of all that were not tried are trained.
+
+Shapes: K beam, Q room in the queue, M trials of room, C candidates, n trials, T
+decisions.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from controller.options import build
+from controller.spec import DecisionSpec
+from controller.strategies import expansion
+from controller.strategies.distinct import distinct
+from controller.surrogates import SURROGATES, Surrogate
+from controller.types import Proposal, Strategy
+
+ENUMERABLE = 2**16  # spaces up to this size are ranked as a whole
+
+
+@flax.struct.dataclass
+class ProgressiveState:
+    """The trials so far, and those that come next."""
+
+    decisions: jax.Array  # int32[M, T], trials
+    reward: jax.Array  # float32[M]
+    count: jax.Array  # int32[], valid trials so far; the oldest are overwritten
+    queue: jax.Array  # int32[Q, T], in order
+    length: jax.Array  # int32[], of the queue
+    done: jax.Array  # int32[], of the queue's
+    level: jax.Array  # int32[], blocks - 1
+    tried: jax.Array  # bool[C] of an enumerable space; else bool[0]
+
+
+def progressive(
+    spec: DecisionSpec,
+    *,
+    beam: int = 256,
+    first: int = 16,
+    surrogate: str = "mlp",
+    surrogate_options: Mapping[str, Any] | None = None,
+    pool: int = 4096,
+    capacity: int = 2048,
+) -> Strategy:
+    """Builds the strategy.
+
+    Args:
+      spec: of the space.
+      beam: K, architectures that are trained between two fits.
+      first: drawn uniformly at first, where the spec has no blocks.
+      surrogate: "linear", "mlp" or "lstm", see `controller.surrogates`.
+      surrogate_options: its arguments.
+      pool: candidates that are ranked where the spec has no blocks and is too large to
+        be ranked as a whole: half drawn uniformly, half mutations of the best.
+      capacity: M, trials that the surrogate is fitted to, the newest.
+
+    Returns:
+      a Strategy.  Where the queue's end is no multiple of n, its first ones are trained
+      again.
+
+    Raises:
+      ValueError: on an unknown surrogate or a number out of its range.
+    """
+    for name, value in (
+        ("beam", beam),
+        ("first", first),
+        ("pool", pool),
+        ("capacity", capacity),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if surrogate not in SURROGATES:
+        raise ValueError(
+            f"surrogate is {surrogate!r}; known: {', '.join(sorted(SURROGATES))}"
+        )
+    model = build("surrogate_options", SURROGATES[surrogate], spec, surrogate_options)
+    if "blocks" in spec.groups:
+        source = expansion.levels(spec, beam)
+    elif spec.size() <= ENUMERABLE:
+        source = expansion.everything(spec, first)
+    else:
+        source = expansion.pool(spec, first, pool)
+    return _strategy(spec, model, source, beam, capacity)
+
+
+# ---- the strategy -------------------------------------------------------------------
+
+
+def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strategy:
+    room = max(source.room, beam)
+
+    def init(key):
+        queue = source.first(key)
+        padded = jnp.zeros((room, spec.length), jnp.int32).at[: len(queue)].set(queue)
+        return ProgressiveState(
+            decisions=jnp.zeros((capacity, spec.length), jnp.int32),
+            reward=jnp.zeros(capacity),
+            count=jnp.int32(0),
+            queue=padded,
+            length=jnp.int32(len(queue)),
+            done=jnp.int32(0),
+            level=jnp.int32(0),
+            tried=jnp.zeros(source.size, bool),
+        )
+
+    def propose(key, state, n):
+        rows = (state.done + jnp.arange(n)) % state.length
+        return Proposal(state.queue[rows], jnp.zeros(n)), state
+
+    def update(key, state, trial):
+        decisions = trial.proposal.decisions
+        valid = trial.valid & jnp.isfinite(trial.reward)
+        place = state.count + jnp.cumsum(valid) - 1
+        slot = jnp.where(valid, place % capacity, capacity)
+        state = state.replace(
+            decisions=state.decisions.at[slot].set(decisions, mode="drop"),
+            reward=state.reward.at[slot].set(trial.reward, mode="drop"),
+            count=state.count + jnp.sum(valid),
+            done=state.done + len(decisions),
+            tried=source.mark(state.tried, decisions),
+        )
+        advance = state.done >= state.length
+        state = jax.lax.cond(advance, lambda s: refill(key, s), lambda s: s, state)
+        metrics = {"level": state.level, "trials": state.count}
+        return state, {name: x.astype(jnp.float32) for name, x in metrics.items()}
+
+    def refill(key, state):
+        """The queue of the best by prediction."""
+        fit_key, key = jax.random.split(key)
+        mask = jnp.arange(capacity) < state.count
+        params = model.fit(fit_key, state.decisions, state.reward, mask)
+        candidates, there = source.candidates(key, state)
+        predicted = jnp.where(there, model.predict(params, candidates), -jnp.inf)
+        value, best = jax.lax.top_k(predicted, min(beam, len(candidates)))
+        found = jnp.sum(jnp.isfinite(value))
+        queue = state.queue.at[: len(best)].set(candidates[best])
+        return state.replace(
+            queue=jnp.where(found > 0, queue, state.queue),
+            length=jnp.where(found > 0, found, state.length),
+            done=jnp.int32(0),
+            level=jnp.minimum(state.level + 1, source.levels - 1),
+        )
+
+    def best(key, state, n):
+        mask = jnp.arange(capacity) < state.count
+        order = jnp.argsort(jnp.where(mask, -state.reward, jnp.inf))
+        drawn = jax.vmap(spec.sample)(jax.random.split(key, n))
+        table = jnp.where(mask[order][:, None], state.decisions[order], state.queue[0])
+        return distinct(jnp.vstack([table, drawn]), n)
+
+    return Strategy(init, propose, update, best)

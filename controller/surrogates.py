@@ -1,0 +1,226 @@
+"""Models of the reward as a function of the decisions, fitted to scored trials.
+
+All are traceable: trials come in buffers of fixed size with a mask.
+
+Shapes: m trials of room, c candidates, T decisions, V choices, E members.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from controller.spec import DecisionSpec
+from controller.types import Key
+
+
+class Surrogate(NamedTuple):
+    """A model of the reward.
+
+    Attributes:
+      fit: ``(key, decisions int32[m, T], reward float32[m], mask bool[m]) -> params``.
+      predict: ``(params, decisions int32[c, T]) -> float32[c]``.
+    """
+
+    fit: Callable[[Key, jax.Array, jax.Array, jax.Array], Any]
+    predict: Callable[[Any, jax.Array], jax.Array]
+
+
+def _standardised(reward, mask):
+    """Rewards with mean 0 and deviation 1 over the mask, 0 elsewhere."""
+    count = jnp.maximum(jnp.sum(mask), 1)
+    reward = jnp.where(mask, reward, 0)
+    mean = jnp.sum(reward) / count
+    centred = jnp.where(mask, reward - mean, 0)
+    return centred / jnp.sqrt(jnp.sum(centred**2) / count + 1e-12)
+
+
+# ---- linear -------------------------------------------------------------------------
+
+
+def pairwise_features(spec: DecisionSpec, decisions: jax.Array) -> jax.Array:
+    """One-hot choices, and the products of those of every two decisions.
+
+    Args:
+      spec: of the space.
+      decisions: int32[c, T].
+
+    Returns:
+      float32[c, F], F = sum_t V_t + sum_{s < t} V_s V_t; each half scaled so that two
+      equal architectures have the product 1.
+    """
+    hot = [jax.nn.one_hot(decisions[:, t], n) for t, n in enumerate(spec.num_choices)]
+    pairs = [
+        (a[:, :, None] * b[:, None, :]).reshape(len(decisions), -1)
+        for a, b in itertools.combinations(hot, 2)
+    ]
+    one = jnp.concatenate(hot, axis=1) / np.sqrt(2 * len(hot))
+    if not pairs:
+        return one * np.sqrt(2)
+    return jnp.concatenate([one, *(p / np.sqrt(2 * len(pairs)) for p in pairs)], axis=1)
+
+
+def linear(spec: DecisionSpec, *, ridge: float = 0.03) -> Surrogate:
+    """Ridge regression on `pairwise_features`.
+
+    Args:
+      spec: of the space.
+      ridge: weight of the squared norm, beside a mean square of rewards of 1.
+
+    Raises:
+      ValueError: if `ridge` is not positive.
+    """
+    if not ridge > 0:
+        raise ValueError(f"ridge is {ridge}; it must be positive")
+    features = functools.partial(pairwise_features, spec)
+
+    def fit(key, decisions, reward, mask):
+        x = jnp.where(mask[:, None], features(decisions), 0)
+        gram = x @ x.T + ridge * jnp.eye(len(x))  # dual: m is smaller than F
+        return x.T @ jax.scipy.linalg.solve(
+            gram, _standardised(reward, mask), assume_a="pos"
+        )
+
+    def predict(params, decisions):
+        return features(decisions) @ params
+
+    return Surrogate(fit, predict)
+
+
+# ---- networks -----------------------------------------------------------------------
+
+
+class _Embedding(nn.Module):
+    """Embeddings [c, T, width] of the choices; a table for each group."""
+
+    spec: DecisionSpec
+    width: int
+
+    @nn.compact
+    def __call__(self, decisions):
+        groups = list(self.spec.groups)
+        most = self.spec.max_choices
+        table = self.param(
+            "table", nn.initializers.normal(1.0), (len(groups) * most, self.width)
+        )
+        offsets = [groups.index(d.group) * most for d in self.spec.decisions]
+        return table[decisions + jnp.array(offsets)]
+
+
+class _MLP(nn.Module):
+    """On the mean of the decisions' embeddings, as PNAS's."""
+
+    spec: DecisionSpec
+    width: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, decisions):
+        x = _Embedding(self.spec, self.width)(decisions)
+        place = self.param("place", nn.initializers.normal(1.0), x.shape[1:])
+        x = jnp.mean(x * place, axis=1)
+        x = nn.relu(nn.Dense(self.hidden)(x))
+        return nn.Dense(1)(x)[:, 0]
+
+
+class _LSTM(nn.Module):
+    """Over the decisions' embeddings in turn; a sigmoid on the last state."""
+
+    spec: DecisionSpec
+    width: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, decisions):
+        x = _Embedding(self.spec, self.width)(decisions)
+        x = nn.RNN(nn.OptimizedLSTMCell(self.hidden))(x)
+        return nn.Dense(1)(x[:, -1])[:, 0]
+
+
+NETWORKS = {"mlp": _MLP, "lstm": _LSTM}
+
+
+def ensemble(
+    spec: DecisionSpec,
+    *,
+    network: str = "mlp",
+    members: int = 5,
+    width: int = 100,
+    hidden: int = 100,
+    steps: int = 200,
+    learning_rate: float = 0.01,
+) -> Surrogate:
+    """Networks on four fifths of the trials each, whose mean predicts.
+
+    PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, section 4.2 and appendix
+    A: the L1 loss, Adam.  Rewards are standardised, so that the networks end without a
+    sigmoid.
+
+    Args:
+      spec: of the space.
+      network: "mlp" on the mean of the embeddings, or "lstm".
+      members: E.
+      width: of an embedding.
+      hidden: units.
+      steps: of Adam, each on all trials.
+      learning_rate: of Adam.
+
+    Raises:
+      ValueError: on an unknown network or a number out of its range.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"network is {network!r}; known: {', '.join(NETWORKS)}")
+    for name, value in (("members", members), ("width", width), ("hidden", hidden)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if steps < 1 or not learning_rate > 0:
+        raise ValueError(
+            f"steps is {steps} and learning_rate {learning_rate}; both must be positive"
+        )
+    module = NETWORKS[network](spec, width, hidden)
+    optimizer = optax.adam(learning_rate)
+
+    def fit_one(key, fold, decisions, reward, mask):
+        count = jnp.maximum(jnp.sum(mask), 1)
+        order = jnp.cumsum(mask) - 1
+        left_out = (order % members == fold) & (count > members) & (members > 1)
+        mask = mask & ~left_out
+        params = module.init(key, decisions[:1])
+
+        def loss(params):
+            error = jnp.abs(module.apply(params, decisions) - reward)
+            return jnp.sum(jnp.where(mask, error, 0)) / jnp.maximum(jnp.sum(mask), 1)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (params, optimizer.init(params))
+        (params, _), _ = jax.lax.scan(step, start, length=steps)
+        return params
+
+    def fit(key, decisions, reward, mask):
+        reward = _standardised(reward, mask)
+        keys, folds = jax.random.split(key, members), jnp.arange(members)
+        return jax.vmap(fit_one, in_axes=(0, 0, None, None, None))(
+            keys, folds, decisions, reward, mask
+        )
+
+    def predict(params, decisions):
+        return jnp.mean(jax.vmap(module.apply, (0, None))(params, decisions), axis=0)
+
+    return Surrogate(fit, predict)
+
+
+SURROGATES: dict[str, Callable[..., Surrogate]] = {
+    "linear": linear,
+    "mlp": functools.partial(ensemble, network="mlp"),
+    "lstm": functools.partial(ensemble, network="lstm"),
+}

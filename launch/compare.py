@@ -1,0 +1,357 @@
+"""Compares strategies on a table, over hundreds of seeds.
+
+    python -m launch.compare --config=configs/compare_nasbench201.py \
+        --config.table=FILE.npz --workdir=DIR
+
+Every strategy searches once a seed under the same budget, of simulated seconds or of
+evaluations; the architecture of the best reward is the one that is reported.  Prints a
+table, writes ``compare.json`` and the figure ``compare.png``.  A strategy that is done
+is kept, so the same command continues.
+"""
+
+import dataclasses
+import io
+import time
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+
+from child_models.evaluators.tabular import lookup
+from child_models.spaces import SPACES
+from child_models.tables import Table, read_table, rows_of
+from controller.budget import Budget, History, run_seeds
+from controller.spec import DecisionSpec
+from controller.strategies import STRATEGIES
+from launch import command, curves
+from launch.build import resolve_named
+from launch.command import UserError, user_errors
+from launch.curves import Trace
+from launch.driver import prepare_cache
+from launch.settings import check_known, check_section, config_sha256, fill, to_dict
+from launch.tables import align
+from launch.workdir import write_json
+
+OWN = "own"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How strategies are compared.
+
+    Attributes:
+      table: file, see `child_models.tables`.
+      reward: name of the column that searches see; "own" for a search of its own for
+        each value, on the reward of the same name.
+      seconds: budget of a search, simulated; None where evaluations are counted.
+      evaluations: the same as a number.
+      seeds: searches of each strategy.
+      seed: of the first; the others follow it.
+      nan: "refuse" or "mask", see `child_models.evaluators.tabular`.
+    """
+
+    table: str
+    reward: str = OWN
+    seconds: float | None = None
+    evaluations: int | None = None
+    seeds: int = 500
+    seed: int = 0
+    nan: str = "refuse"
+
+    def __post_init__(self):
+        for name, least in (("seeds", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be {least} or more"
+                )
+
+
+# ---- checking -----------------------------------------------------------------------
+
+
+def resolve(config: Mapping[str, Any]) -> ConfigDict:
+    """Checks a config and fills in defaults.
+
+    Args:
+      config: the fields of `Comparison`, "space", and "strategies": arguments of each
+        by a name of the user's, the strategy's own under "name".
+
+    Raises:
+      UserError: on an unknown or missing key, or a value of another type.
+    """
+    given = to_dict(config)
+    check_section("config", given)
+    names = [field.name for field in dataclasses.fields(Comparison)]
+    check_known("config", given, [*names, "space", "strategies"])
+    plain = {k: v for k, v in given.items() if k in names}
+    if not plain.get("table"):
+        raise UserError("config.table is missing; give --config.table=FILE.npz")
+    filled = fill("config", Comparison, plain)
+    with user_errors("config"):
+        Comparison(**filled)
+    space = resolve_named("config.space", given.get("space", {}), SPACES, {"dtype"})
+    strategies = given.get("strategies", {})
+    check_section("config.strategies", strategies)
+    if not strategies:
+        raise UserError("config.strategies is empty; nothing is compared")
+    filled["space"] = space
+    filled["strategies"] = {}
+    for name, options in strategies.items():
+        where = f"config.strategies.{name}"
+        check_section(where, options)
+        options = dict(options)
+        samples = options.pop("samples", 1)
+        if not isinstance(samples, int) or samples < 1:
+            raise UserError(f"{where}.samples is {samples!r}; it must be 1 or more")
+        checked = resolve_named(where, options, STRATEGIES, {"spec"})
+        filled["strategies"][name] = checked | {"samples": samples}
+    return ConfigDict(filled).lock()
+
+
+# ---- comparing ----------------------------------------------------------------------
+
+
+def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any]:
+    """Runs every strategy over all seeds.
+
+    Args:
+      config: see `resolve`.
+      workdir: gets ``compare.json``, ``compare.png`` and ``searches/``.
+
+    Returns:
+      what ``compare.json`` holds: {"table", "reward", "budget_seconds",
+      "budget_evaluations", "seeds", "datasets": {DATASET: {"best", "best_of_reward",
+      "best_reward"}}, "strategies": {NAME: {DATASET: {"mean", "std", "median",
+      "regret", "reward_regret", "evaluations"}}}, "seconds": {NAME}}.  A regret is the
+      best of the table minus the mean.
+
+    Raises:
+      UserError: on anything that the user can put right.
+    """
+    config, workdir = resolve(config), epath.Path(workdir)
+    chosen = Comparison(**{k: config[k] for k in _fields()})
+    budget = Budget(chosen.seconds, chosen.evaluations)
+    with user_errors("config.space"):
+        options = config.space.to_dict()
+        spec = SPACES[options.pop("name")](**options).spec
+    with user_errors("config.table"):
+        table = read_table(chosen.table, spec)
+        targets = _targets(table, chosen.reward)
+        for reward in targets:
+            dearest = table.cost.get(reward)
+            if dearest is None and budget.seconds is not None:
+                raise UserError(
+                    f"config.seconds: the table has no cost_{reward}; count evaluations"
+                )
+    with user_errors("config"):
+        for reward in targets:
+            budget.check(float(np.max(table.cost.get(reward, 1.0))))
+    built = _strategies(config, spec)
+    prepare_cache()
+    report: dict[str, Any] = {
+        "table": chosen.table,
+        "reward": chosen.reward,
+        "budget_seconds": budget.seconds,
+        "budget_evaluations": budget.evaluations,
+        "seeds": chosen.seeds,
+        "datasets": _ceilings(table, targets),
+        "strategies": {},
+        "seconds": {},
+    }
+    traces: dict[str, dict[str, Trace]] = {}
+    for name, (strategy, samples) in built.items():
+        rows, traces[name], report["seconds"][name] = {}, {}, 0.0
+        for reward, datasets in targets.items():
+            part = Part(workdir, name, reward, _fingerprint(config, name))
+            history, seconds = part.read() or (None, 0.0)
+            if history is None:
+                if not strategy.traceable:
+                    print(f"{name} is driven from the host: one seed after the other")
+                start = time.perf_counter()
+                with user_errors("config.table"):
+                    evaluator = lookup(spec, table, reward, nan=chosen.nan)
+                seeds = np.arange(chosen.seed, chosen.seed + chosen.seeds)
+                keys = jax.vmap(jax.random.key)(seeds)
+                history = run_seeds(strategy, evaluator, keys, budget, samples=samples)
+                seconds = time.perf_counter() - start
+                part.write(history, seconds)
+            report["seconds"][name] += seconds
+            taken = rows_of(table, spec, history.decisions)
+            rows |= _summaries(table, reward, datasets, history, taken)
+            for dataset in datasets:
+                traces[name][dataset] = _trace(
+                    table.value[dataset][taken], history, budget
+                )
+        report["strategies"][name] = {d: rows[d] for d in report["datasets"]}
+        write_json(workdir / "compare.json", report)
+        print(f"{name}: {report['seconds'][name]:.1f} s", flush=True)
+    curves.draw(workdir / "compare.png", traces, report)
+    return report
+
+
+def _fields() -> list[str]:
+    return [field.name for field in dataclasses.fields(Comparison)]
+
+
+def _targets(table: Table, reward: str) -> dict[str, list[str]]:
+    """The values that are reported of a search on each reward."""
+    if reward != OWN:
+        table.column("reward", reward)
+        return {reward: list(table.value)}
+    for name in table.value:
+        table.column("reward", name)
+    return {name: [name] for name in table.value}
+
+
+def _ceilings(table: Table, targets: Mapping[str, list[str]]) -> dict[str, Any]:
+    rows = {}
+    for reward, datasets in targets.items():
+        signal = table.reward[reward]
+        top = int(np.nanargmax(signal))
+        for name in datasets:
+            rows[name] = {
+                "best": float(np.nanmax(table.value[name])),
+                "best_of_reward": float(table.value[name][top]),
+                "best_reward": float(signal[top]),
+            }
+    return rows
+
+
+def _strategies(config: ConfigDict, spec: DecisionSpec) -> dict[str, Any]:
+    built = {}
+    for name, options in config.strategies.to_dict().items():
+        samples, factory = options.pop("samples"), STRATEGIES[options.pop("name")]
+        with user_errors(f"config.strategies.{name}"):
+            built[name] = factory(spec, **options), samples
+    return built
+
+
+def _summaries(table, reward, datasets, history: History, taken) -> dict[str, Any]:
+    last = history.incumbent()[:, -1:]
+    rows = np.take_along_axis(taken, last, axis=1)[:, 0]
+    signal = table.reward[reward]
+    summaries = {}
+    for name in datasets:
+        values = table.value[name][rows]
+        mean = float(np.mean(values))
+        summaries[name] = {
+            "mean": mean,
+            "std": float(np.std(values)),
+            "median": float(np.median(values)),
+            "regret": float(np.nanmax(table.value[name])) - mean,
+            "reward_regret": float(np.nanmax(signal) - np.mean(signal[rows])),
+            "evaluations": float(np.mean(history.paid.sum(axis=1))),
+        }
+    return summaries
+
+
+def _trace(values, history: History, budget: Budget) -> Trace:
+    """The incumbent's value over what was spent, over seeds."""
+    best = np.take_along_axis(values, history.incumbent(), axis=1)
+    if budget.seconds is None:
+        spent = np.broadcast_to(np.arange(1.0, best.shape[1] + 1), best.shape)
+        grid = spent[0]
+    else:
+        spent = np.cumsum(history.cost, axis=1, dtype=np.float64)
+        grid = np.linspace(0, budget.seconds, 201)[1:]
+    rows = np.full((len(best), len(grid)), np.nan)
+    for row, cost, value, paid in zip(rows, spent, best, history.paid, strict=True):
+        step = np.searchsorted(cost[paid], grid, side="right") - 1
+        row[step >= 0] = value[step[step >= 0]]
+    return Trace.of(grid, rows)
+
+
+# ---- what is kept -------------------------------------------------------------------
+
+
+def _fingerprint(config: ConfigDict, name: str) -> str:
+    """Of everything that the searches of one strategy depend on."""
+    plain = config.to_dict()
+    own = plain.pop("strategies")[name]
+    return config_sha256(plain | {"strategy": own})
+
+
+class Part(NamedTuple):
+    """The finished searches of one strategy on one reward, as a file."""
+
+    workdir: epath.Path
+    name: str
+    reward: str
+    fingerprint: str
+
+    @property
+    def path(self) -> epath.Path:
+        """Of the file."""
+        return self.workdir / "searches" / f"{self.name}-{self.reward}.npz"
+
+    def read(self) -> tuple[History, float] | None:
+        """The searches and their seconds; None where none or others are kept."""
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(
+                io.BytesIO(self.path.read_bytes()), allow_pickle=False
+            ) as file:
+                if str(file["fingerprint"]) != self.fingerprint:
+                    return None
+                history = History(*(file[name] for name in History._fields))
+                return history, float(file["seconds"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None  # cut short by a kill; run again
+
+    def write(self, history: History, seconds: float) -> None:
+        """Keeps searches."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            **history._asdict(),
+            seconds=seconds,
+            fingerprint=self.fingerprint,
+        )
+        with user_errors(str(self.path)):
+            self.path.write_bytes(buffer.getvalue())
+
+
+# ---- the program --------------------------------------------------------------------
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """Aligned rows, one a strategy and data set, under the ceilings of the table.
+
+    Args:
+      report: as ``compare.json``.
+    """
+    head = ("strategy", "data set", "mean", "std", "median", "regret", "in reward", "n")
+    rows = [head]
+    for name, datasets in report["strategies"].items():
+        for dataset, row in datasets.items():
+            keys = ("mean", "std", "median", "regret", "reward_regret")
+            cells = [f"{row[key]:.2f}" for key in keys]
+            rows.append((name, dataset, *cells, f"{row['evaluations']:.0f}"))
+    if report["budget_seconds"] is None:
+        budget = f"{report['budget_evaluations']} evaluations"
+    else:
+        budget = f"{report['budget_seconds']:,.0f} simulated seconds"
+    lines = [f"{report['seeds']} seeds of {budget}; reward: {report['reward']}"]
+    for name, row in report["datasets"].items():
+        best, ceiling = row["best"], row["best_of_reward"]
+        lines.append(f"{name}: best {best:.2f}; the best reward has {ceiling:.2f}")
+    return "\n".join([*lines, *align(rows, left=(0, 1))])
+
+
+def main() -> None:
+    """Compares what the flags name."""
+    report = compare(command.config_from_flags(), flags.FLAGS.workdir)
+    print(text(report), flush=True)
+
+
+if __name__ == "__main__":
+    command.define_config()
+    command.define_workdir()
+    command.run(main)

@@ -1,0 +1,93 @@
+"""Whole searches under a budget."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from controller.budget import Budget, History, run_seeds
+from controller.spec import Decision, DecisionSpec
+from controller.strategies import STRATEGIES
+from controller.types import Evaluator, Trial
+
+SPEC = DecisionSpec(tuple(Decision(f"d{i}", tuple("abc"), "op") for i in range(3)))
+
+
+def evaluate(key, state, data, proposal):
+    total = jnp.sum(proposal.decisions, axis=1)
+    valid = total != 3
+    cost = (1.0 + proposal.decisions[:, 0])[:, None]
+    return state, Trial(proposal, 0.1 * total, valid, cost)
+
+
+EVALUATOR = Evaluator((), lambda key, data: (), None, evaluate, None)
+KEYS = jax.vmap(jax.random.key)(np.arange(5))
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    return STRATEGIES["regularized_evolution"](SPEC, population=4, sample=2)
+
+
+def equal(a: History, b: History) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_evaluations_are_counted(strategy):
+    history = run_seeds(strategy, EVALUATOR, KEYS, Budget(evaluations=21), chunk=8)
+    assert history.decisions.shape == (5, 21, 3) and history.paid.all()
+    total = history.decisions.sum(axis=2)
+    expected = np.where(total == 3, -np.inf, np.float32(0.1) * total)
+    np.testing.assert_allclose(history.reward, expected, rtol=1e-6)
+
+
+def test_what_would_exceed_the_seconds_is_not_paid(strategy):
+    history = run_seeds(strategy, EVALUATOR, KEYS, Budget(seconds=20), chunk=8)
+    spent = np.where(history.paid, history.cost, 0).sum(axis=1)
+    assert np.all(spent <= 20)
+    for cost, paid in zip(history.cost, history.paid, strict=True):
+        n = paid.sum()
+        assert paid[:n].all()
+        if n < len(cost):
+            assert cost[: n + 1].sum() > 20
+
+
+def test_the_size_of_a_call_and_the_other_seeds_do_not_matter(strategy):
+    budget = Budget(evaluations=16)
+    history = run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=8)
+    equal(history, run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=5))
+    alone = run_seeds(strategy, EVALUATOR, KEYS[3:4], budget, chunk=16)
+    equal(alone, jax.tree.map(lambda x: x[3:4], history))
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(evaluations=9), Budget(seconds=14)], ids=["number", "seconds"]
+)
+def test_a_strategy_on_the_host_searches_the_same(strategy, budget):
+    """One that cannot be traced runs seed by seed."""
+    host = strategy._replace(traceable=False)
+    compiled = run_seeds(strategy, EVALUATOR, KEYS[:2], budget, chunk=4)
+    driven = run_seeds(host, EVALUATOR, KEYS[:2], budget)
+    equal(driven, compiled)
+
+
+def test_the_incumbent_is_the_first_of_the_best_paid():
+    reward = np.array([[-np.inf, 0.2, 0.1, 0.2, 0.9], [0.3, 0.1, 0.4, 0.5, 0.2]])
+    paid = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
+    history = History(np.zeros((2, 5, 1)), reward, np.ones((2, 5)), paid)
+    expected = [[0, 1, 1, 1, 1], [0, 0, 2, 3, 3]]
+    np.testing.assert_array_equal(history.incumbent(), expected)
+
+
+@pytest.mark.parametrize(
+    "budget, message",
+    [
+        (Budget(), "give one of them"),
+        (Budget(10, 10), "give one of them"),
+        (Budget(evaluations=0), "budget.evaluations is 0; it must be 1 or more"),
+        (Budget(seconds=2), "budget.seconds is 2; one evaluation costs up to 3 sec"),
+    ],
+)
+def test_a_budget_pays_for_an_evaluation_at_least(budget, message):
+    with pytest.raises(ValueError, match=message):
+        budget.check(3.0)

@@ -1,0 +1,140 @@
+"""Surrogates, and progressive search on spaces without blocks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from controller.spec import Decision, DecisionSpec
+from controller.strategies.progressive import progressive
+from controller.surrogates import SURROGATES, linear, pairwise_features
+from controller.types import Trial
+
+SPEC = DecisionSpec(tuple(Decision(f"d{i}", tuple("abc"), "op") for i in range(4)))
+ALL = jnp.array(list(SPEC.enumerate()), jnp.int32)
+OPTIONS = {
+    "linear": {"ridge": 1e-4},
+    "mlp": {"width": 8, "hidden": 8, "steps": 150},
+    "lstm": {"width": 8, "hidden": 8, "steps": 150},
+}
+
+
+def pairwise(decisions):
+    """A reward with an interaction; its one optimum is (2, 2, 0, 1)."""
+    d = decisions
+    both = (d[..., 0] == 2) & (d[..., 1] == 2)
+    return 0.3 * both + 0.2 * (d[..., 2] == 0) + 0.1 * (d[..., 3] == 1)
+
+
+def test_features_of_equal_rows_have_the_product_one():
+    x = np.asarray(pairwise_features(SPEC, ALL))
+    assert x.shape == (81, 4 * 3 + 6 * 9)
+    gram = x @ x.T
+    np.testing.assert_allclose(np.diag(gram), 1, rtol=1e-6)
+    same = np.sum(np.asarray(ALL)[:, None] == np.asarray(ALL)[None], axis=2)
+    np.testing.assert_allclose(gram, same / 8 + same * (same - 1) / 24, atol=1e-6)
+
+
+def test_linear_is_ridge_regression():
+    """The dual solution equals the primal one."""
+    rows = ALL[::3]
+    reward = jax.random.normal(jax.random.key(0), (27,))
+    mask = jnp.arange(27) < 20
+    model = linear(SPEC, ridge=0.1)
+    theta = model.fit(None, rows, reward, mask)
+    x = np.asarray(pairwise_features(SPEC, rows))[:20]
+    y = np.asarray(reward)[:20]
+    y = (y - y.mean()) / y.std()
+    primal = np.linalg.solve(x.T @ x + 0.1 * np.eye(x.shape[1]), x.T @ y)
+    np.testing.assert_allclose(theta, primal, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_surrogates_rank_what_they_have_not_seen(name):
+    model = SURROGATES[name](SPEC, **OPTIONS[name])
+    order = jax.random.permutation(jax.random.key(0), 81)
+    seen, unseen = ALL[order[:50]], ALL[order[50:]]
+    mask = jnp.arange(50) < 45
+
+    @jax.jit
+    def predicted(reward):
+        params = model.fit(jax.random.key(1), seen, reward, mask)
+        return model.predict(params, unseen)
+
+    reward = jnp.where(mask, pairwise(seen), jnp.nan)  # what is masked is never read
+    found = np.corrcoef(predicted(reward), pairwise(unseen))[0, 1]
+    assert found > 0.8
+
+
+def run(strategy, steps, n, key=0, reward_of=pairwise):
+    def step(state, key):
+        propose_key, update_key = jax.random.split(key)
+        proposal, state = strategy.propose(propose_key, state, n)
+        reward = reward_of(proposal.decisions)
+        trial = Trial(proposal, reward, jnp.isfinite(reward))
+        return strategy.update(update_key, state, trial)[0], proposal.decisions
+
+    key = jax.random.key(key)
+    return jax.jit(
+        lambda: jax.lax.scan(step, strategy.init(key), jax.random.split(key, steps))
+    )()
+
+
+def test_it_finds_the_optimum_in_a_fraction_of_the_space():
+    strategy = progressive(
+        SPEC,
+        beam=2,
+        first=12,
+        surrogate="linear",
+        surrogate_options={"ridge": 1e-3},
+        capacity=64,
+    )
+    state, rows = run(strategy, 12, 2)
+    assert (2, 2, 0, 1) in {tuple(r) for r in np.asarray(rows).reshape(-1, 4).tolist()}
+    best = strategy.best(jax.random.key(0), state, 3)
+    np.testing.assert_array_equal(best[0], [2, 2, 0, 1])
+
+
+def test_nothing_is_tried_twice_until_all_is():
+    strategy = progressive(SPEC, beam=3, first=6, surrogate="linear", capacity=128)
+    _, rows = run(strategy, 27, 3)
+    rows = np.asarray(rows).reshape(-1, 4)
+    assert len(np.unique(rows[6:], axis=0)) == len(rows) - 6
+
+
+def test_large_spaces_are_ranked_by_a_pool(monkeypatch):
+    monkeypatch.setattr("controller.strategies.progressive.ENUMERABLE", 10)
+    strategy = progressive(
+        SPEC, beam=4, first=8, surrogate="linear", pool=64, capacity=64
+    )
+    _, rows = run(strategy, 12, 4)
+    rows = np.asarray(rows).reshape(-1, 4)
+    assert len(np.unique(rows[8:], axis=0)) == len(rows) - 8
+    assert (2, 2, 0, 1) in {tuple(r) for r in rows.tolist()}
+
+
+def test_invalid_trials_are_not_learnt_from():
+    def some(decisions):
+        return jnp.where(decisions[:, 0] == 0, jnp.nan, pairwise(decisions))
+
+    strategy = progressive(SPEC, beam=4, first=8, surrogate="linear", capacity=64)
+    state, rows = run(strategy, 8, 4, reward_of=some)
+    valid = np.sum(np.asarray(rows)[..., 0] != 0)
+    assert int(state.count) == valid
+    assert np.isfinite(state.reward).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"beam": 0}, "beam is 0"),
+        ({"surrogate": "gp"}, "surrogate is 'gp'; known: linear, lstm, mlp"),
+        (
+            {"surrogate": "linear", "surrogate_options": {"steps": 3}},
+            "surrogate_options has no key 'steps'; known: ridge",
+        ),
+    ],
+)
+def test_mistakes_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        progressive(SPEC, **options)

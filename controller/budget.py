@@ -59,7 +59,8 @@ class History(NamedTuple):
       decisions: int16[S, E, T].
       reward: float32[S, E], -inf of invalid trials.
       cost: float32[S, E], seconds.
-      paid: bool[S, E], within the budget; False only at the end of a row.
+      paid: bool[S, E], within the budget; False only at the end of a row, where the
+        others hold nothing.
     """
 
     decisions: np.ndarray
@@ -174,13 +175,19 @@ def _collect(run, carry, budget, chunk) -> History:
         else:
             paid = np.cumsum(cost, axis=1, dtype=np.float64) <= budget.seconds
             if not paid[:, -1].any():
-                most = int(paid.sum(axis=1).max())
-                return History(
-                    decisions[:, :most],
-                    reward[:, :most],
-                    cost[:, :most],
-                    paid[:, :most],
-                )
+                paid = paid[:, : int(paid.sum(axis=1).max())]
+                return _blanked(decisions, reward, cost, paid)
+
+
+def _blanked(decisions, reward, cost, paid) -> History:
+    """Without what was not paid for."""
+    n = paid.shape[1]
+    return History(
+        np.where(paid[..., None], decisions[:, :n], 0),
+        np.where(paid, reward[:, :n], -np.inf),
+        np.where(paid, cost[:, :n], 0),
+        paid,
+    )
 
 
 def _stacked(histories) -> History:

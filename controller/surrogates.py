@@ -41,6 +41,16 @@ def _standardised(reward, mask):
     return centred / jnp.sqrt(jnp.sum(centred**2) / count + 1e-12)
 
 
+def _ranked(reward, mask):
+    """Normal quantiles of the rewards' ranks over the mask, 0 elsewhere.
+
+    A few architectures that do not learn at all would rule a squared error.
+    """
+    count = jnp.maximum(jnp.sum(mask), 1)
+    order = jnp.argsort(jnp.argsort(jnp.where(mask, reward, jnp.inf)))
+    return jnp.where(mask, jax.scipy.stats.norm.ppf((order + 0.5) / count), 0)
+
+
 # ---- linear -------------------------------------------------------------------------
 
 
@@ -66,29 +76,55 @@ def pairwise_features(spec: DecisionSpec, decisions: jax.Array) -> jax.Array:
     return jnp.concatenate([one, *(p / np.sqrt(2 * len(pairs)) for p in pairs)], axis=1)
 
 
-def linear(spec: DecisionSpec, *, ridge: float = 0.03) -> Surrogate:
-    """Ridge regression on `pairwise_features`.
+def pairwise_kernel(decisions: jax.Array) -> jax.Array:
+    """float32[m, m]: the products of `pairwise_features`, by counting equal decisions.
+
+    Two architectures of T decisions, e of them equal, have e / 2T + e (e - 1) / 2 T (T -
+    1).
+    """
+    length = decisions.shape[1]
+    same = sum(column[:, None] == column[None] for column in decisions.T)
+    if length == 1:
+        return same.astype(jnp.float32)
+    return same / (2 * length) + same * (same - 1) / (2 * length * (length - 1))
+
+
+def linear(
+    spec: DecisionSpec, *, ridge: float = 0.03, explore: float = 0.0
+) -> Surrogate:
+    """Ridge regression on `pairwise_features`: of Gaussian weights, the posterior mean.
 
     Args:
       spec: of the space.
-      ridge: weight of the squared norm, beside a mean square of rewards of 1.
+      ridge: variance of the noise, where that of a reward is 1.
+      explore: scale s of a draw from the posterior that takes the mean's place, by
+        fitting targets with noise s N(0, ridge) from weights s N(0, 1) (Thompson
+        sampling); 0 for the mean.
 
     Raises:
-      ValueError: if `ridge` is not positive.
+      ValueError: on a number out of its range.
     """
     if not ridge > 0:
         raise ValueError(f"ridge is {ridge}; it must be positive")
-    features = functools.partial(pairwise_features, spec)
+    if not explore >= 0:
+        raise ValueError(f"explore is {explore}; it must be 0 or more")
 
     def fit(key, decisions, reward, mask):
-        x = jnp.where(mask[:, None], features(decisions), 0)
-        gram = x @ x.T + ridge * jnp.eye(len(x))  # dual: m is smaller than F
-        return x.T @ jax.scipy.linalg.solve(
-            gram, _standardised(reward, mask), assume_a="pos"
-        )
+        x = jnp.where(mask[:, None], pairwise_features(spec, decisions), 0)
+        target, prior = _ranked(reward, mask), 0.0
+        if explore:
+            prior_key, noise_key = jax.random.split(key)
+            prior = explore * jax.random.normal(prior_key, (x.shape[1],))
+            noise = jax.random.normal(noise_key, target.shape) * np.sqrt(ridge)
+            target = target + explore * noise - x @ prior
+        # In the dual form, for there are fewer trials than features.
+        gram = pairwise_kernel(decisions) * (mask[:, None] & mask[None])
+        gram = gram + ridge * jnp.eye(len(x))
+        target = jnp.where(mask, target, 0)
+        return prior + x.T @ jax.scipy.linalg.solve(gram, target, assume_a="pos")
 
     def predict(params, decisions):
-        return features(decisions) @ params
+        return pairwise_features(spec, decisions) @ params
 
     return Surrogate(fit, predict)
 

@@ -25,6 +25,7 @@ from controller.strategies import expansion
 from controller.strategies.distinct import distinct
 from controller.surrogates import SURROGATES, Surrogate
 from controller.types import Proposal, Strategy
+from controller.when import when
 
 ENUMERABLE = 2**16  # spaces up to this size are ranked as a whole
 
@@ -131,7 +132,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             tried=source.mark(state.tried, decisions),
         )
         advance = state.done >= state.length
-        state = jax.lax.cond(advance, lambda s: refill(key, s), lambda s: s, state)
+        state = when(advance, refill, key, state)
         metrics = {"level": state.level, "trials": state.count}
         return state, {name: x.astype(jnp.float32) for name, x in metrics.items()}
 
@@ -142,7 +143,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         params = model.fit(fit_key, state.decisions, state.reward, mask)
         candidates, there = source.candidates(key, state)
         predicted = jnp.where(there, model.predict(params, candidates), -jnp.inf)
-        value, best = jax.lax.top_k(predicted, min(beam, len(candidates)))
+        value, best = _top(predicted, min(beam, len(candidates)))
         found = jnp.sum(jnp.isfinite(value))
         queue = state.queue.at[: len(best)].set(candidates[best])
         return state.replace(
@@ -160,3 +161,11 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         return distinct(jnp.vstack([table, drawn]), n)
 
     return Strategy(init, propose, update, best)
+
+
+def _top(values, k):
+    """`jax.lax.top_k`, which sorts, but for k = 1."""
+    if k > 1:
+        return jax.lax.top_k(values, k)
+    best = jnp.argmax(values)[None]
+    return values[best], best

@@ -79,8 +79,7 @@ def pairwise_features(spec: DecisionSpec, decisions: jax.Array) -> jax.Array:
 def pairwise_kernel(decisions: jax.Array) -> jax.Array:
     """float32[m, m]: the products of `pairwise_features`, by counting equal decisions.
 
-    Two architectures of T decisions, e of them equal, have e / 2T + e (e - 1) / 2 T (T -
-    1).
+    Of T decisions, e of them equal: e / 2T + e (e - 1) / (2T (T - 1)).
     """
     length = decisions.shape[1]
     same = sum(column[:, None] == column[None] for column in decisions.T)

@@ -9,8 +9,10 @@ from configs import common
 from launch.build import build, resolve
 
 FOLDER = pathlib.Path(common.__file__).parent
-NAMES = sorted(
-    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "common")
+NAMES = sorted(  # those of searches
+    path.stem
+    for path in FOLDER.glob("*.py")
+    if path.stem not in ("__init__", "common") and not path.stem.startswith("compare_")
 )
 VARIANTS = ("", "smoke", "random", "smoke,random")
 

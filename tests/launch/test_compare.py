@@ -1,0 +1,159 @@
+"""Comparing strategies on a table."""
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from child_models.spaces.nasbench201 import SPEC
+from child_models.tables import Table, write_table
+from configs.compare_nasbench201 import get_config
+from launch import compare as module
+from launch.command import UserError
+from launch.compare import compare, text
+
+STRATEGIES = {
+    "random": {"name": "random_search"},
+    "evolution": {
+        "name": "regularized_evolution",
+        "population": 4,
+        "sample": 2,
+        "samples": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Accuracies that grow with the number of 3x3 convolutions, and costs too."""
+    decisions = np.array(list(SPEC.enumerate()))
+    convolutions = np.sum(decisions == 3, axis=1)
+    noise = np.random.default_rng(0).normal(size=len(decisions))
+    reward = 50.0 + 5 * convolutions + noise
+    values = {"a": reward + 10, "b": reward - 10}
+    path = tmp_path_factory.mktemp("table") / "t.npz"
+    rewards = {"a": reward, "b": -reward}
+    costs = {name: 10.0 + convolutions for name in rewards}
+    write_table(path, Table(decisions, rewards, values, costs))
+    return str(path), reward
+
+
+def config(table, **changes):
+    given = {
+        "table": table[0],
+        "space": {"name": "nasbench201", "classes": 10},
+        "reward": "a",
+        "seconds": 200.0,
+        "seeds": 6,
+        "strategies": STRATEGIES,
+    }
+    return ConfigDict(given | changes)
+
+
+@pytest.fixture(scope="module")
+def done(table, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("compare")
+    return compare(config(table), workdir), workdir
+
+
+def test_the_report_has_its_keys_and_is_written(done, table):
+    report, workdir = done
+    assert json.loads((workdir / "compare.json").read_text()) == report
+    assert report["budget_seconds"] == 200 and report["seeds"] == 6
+    assert list(report["strategies"]) == ["random", "evolution"]
+    for rows in report["strategies"].values():
+        assert set(rows) == {"a", "b"}
+        for row in rows.values():
+            assert row["std"] >= 0 and row["regret"] >= 0
+            assert 200 / 16 <= row["evaluations"] <= 20
+        # The two values differ by a constant.
+        np.testing.assert_allclose(rows["a"]["mean"] - rows["b"]["mean"], 20)
+        np.testing.assert_allclose(rows["a"]["regret"], rows["a"]["reward_regret"])
+    best = float(table[1].max())
+    expected = {"best": best + 10, "best_of_reward": best + 10, "best_reward": best}
+    assert report["datasets"]["a"] == pytest.approx(expected)
+
+
+def test_the_figure_and_the_table_show_all_strategies(done):
+    report, workdir = done
+    assert (workdir / "compare.png").read_bytes()[1:4] == b"PNG"
+    lines = text(report).splitlines()
+    assert "6 seeds of 200 simulated seconds" in lines[0]
+    assert [line.split()[:2] for line in lines[-4:]] == [
+        ["random", "a"],
+        ["random", "b"],
+        ["evolution", "a"],
+        ["evolution", "b"],
+    ]
+
+
+def test_what_is_done_is_kept_and_what_changed_is_run_again(
+    done, table, monkeypatch, capsys
+):
+    report, workdir = done
+    runs, original = [], module.run_seeds
+
+    def counted(*args, **kwargs):
+        runs.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "run_seeds", counted)
+    again = compare(config(table), workdir)
+    assert not runs and again["strategies"] == report["strategies"]
+    part = workdir / "searches" / "random-a.npz"
+    part.write_bytes(part.read_bytes()[:100])  # a kill while it was written
+    again = compare(config(table), workdir)
+    assert len(runs) == 1 and again["strategies"] == report["strategies"]
+
+
+def test_own_rewards_and_evaluations(table, tmp_path):
+    given = config(table, reward="own", seconds=None, evaluations=8)
+    given.strategies = {"random": STRATEGIES["random"]}
+    report = compare(given, tmp_path)
+    rows = report["strategies"]["random"]
+    assert rows["a"]["evaluations"] == rows["b"]["evaluations"] == 8
+    # The search on -reward finds the cells of few convolutions.
+    assert rows["b"]["mean"] + 20 < rows["a"]["mean"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"table": ""}, "config.table is missing; give --config.table=FILE.npz"),
+        ({"table": "no.npz"}, "config.table: no table 'no.npz'"),
+        ({"reward": "c"}, "config.table: the table has no reward 'c'; it has a, b"),
+        ({"seconds": 5.0}, "budget.seconds is 5; one evaluation costs up to 16 sec"),
+        ({"evaluations": 5}, "give one of them"),
+        ({"seeds": 0}, "config: seeds is 0; it must be 1 or more"),
+        ({"budget": 3}, "config has no key 'budget'; known: table, reward, seconds"),
+        ({"strategies": {}}, "config.strategies is empty"),
+        (
+            {"strategies": {"x": {"name": "evolve"}}},
+            "config.strategies.x.name is 'evolve'; known: .*local_search",
+        ),
+        (
+            {"strategies": {"x": {"name": "regularized_evolution", "sample": 200}}},
+            "config.strategies.x: sample is 200; it must lie in 1 to population=100",
+        ),
+        (
+            {"strategies": {"x": {"name": "random_search", "samples": 0}}},
+            "config.strategies.x.samples is 0; it must be 1 or more",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(table, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        compare(config(table, **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_config_is_complete(table):
+    for arg in ("", "own"):
+        given = get_config(arg)
+        given.table = table[0]
+        resolved = module.resolve(given)
+        assert resolved.seeds == 500
+        assert (resolved.seconds is None) == (arg == "own")
+    with pytest.raises(ValueError, match="unknown config argument 'x'; known: own"):
+        get_config("x")

@@ -23,10 +23,11 @@ SPEC = DecisionSpec(
 )
 OPTIMUM = np.array([2, 0, 1, 1])
 OPTIONS = {
+    "genetic": {"population": 64, "memory": 48},
     "reinforce": {"learning_rate": 0.02, "policy": {"hidden": 8}},
     "ppo": {"learning_rate": 0.01, "policy": {"hidden": 8}},
 }
-LEARNING = tuple(OPTIONS)
+LEARNING = ("reinforce", "ppo")
 SEEDS, SAMPLES, UPDATES = 2, 8, 60
 
 

@@ -10,6 +10,7 @@ from child_models.spaces import PUBLISHED, SPACES
 SIZES = {
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
+    "genetic_cnn": {"nodes": (2, 3), "channels": (4, 4), "kernel": 3, "hidden": 4},
     "nasbench201": {"cells": 2, "channels": 4},
     "nasnet": {"blocks": 2, "cells": 2, "channels": 4},
 }

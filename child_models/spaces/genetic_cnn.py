@@ -32,18 +32,21 @@ from child_models.choice import (
     Weighted,
     bind_all,
     choose,
-    indicator,
     is_fixed,
 )
 from child_models.ops.layers import Conv, Dense, Identity, Zero
 from child_models.ops.normalization import BatchNorm
 from child_models.ops.pooling import max_pool
 from child_models.shared_params import extract
-from child_models.types import Published, Space
+from child_models.spaces.bits import (
+    Coefficient,
+    coefficients,
+    is_absent,
+    product,
+    scaled,
+)
+from child_models.types import Space
 from controller.spec import Codec, Decision, DecisionSpec
-
-PUBLISHED: dict[str, Published] = {}
-
 
 # ---- decisions ----------------------------------------------------------------------
 
@@ -105,15 +108,9 @@ def _codec(nodes: tuple[int, ...]) -> Codec:
 
 # ---- wiring -------------------------------------------------------------------------
 
-# 0 or 1, or a float32[] of a sampled or relaxed child.
-Coefficient = int | jax.Array
-
 
 class Wiring(NamedTuple):
-    """What the bits of a stage say, as coefficients of sums.
-
-    Of relaxed bits each is the probability that it is 1 if bits are independent.
-    """
+    """What the bits of a stage say, as coefficients of sums."""
 
     edges: dict[tuple[int, int], Coefficient]  # node j reads node i
     from_input: tuple[Coefficient, ...]  # a node reads the input node
@@ -134,24 +131,18 @@ def wire(nodes: int, bits: Sequence[Choice]) -> Wiring:
     """
     no, yes = {}, {}
     for pair, bit in zip(pairs(nodes), bits, strict=True):
-        no[pair], yes[pair] = (1 - bit, bit) if is_fixed(bit) else indicator(bit, 2)
+        no[pair], yes[pair] = coefficients(bit)
     rows = range(1, nodes + 1)
-    alone_in = [_product(no[i, j] for i in range(1, j)) for j in rows]
-    alone_out = [_product(no[i, j] for j in range(i + 1, nodes + 1)) for i in rows]
+    alone_in = [product(no[i, j] for i in range(1, j)) for j in rows]
+    alone_out = [product(no[i, j] for j in range(i + 1, nodes + 1)) for i in rows]
     both = list(zip(alone_in, alone_out, strict=True))
     return Wiring(
         edges=yes,
-        from_input=tuple(_product((a, 1 - b)) for a, b in both),
-        to_output=tuple(_product((1 - a, b)) for a, b in both),
-        active=tuple(1 - _product((a, b)) for a, b in both),
-        empty=_product(no.values()),
+        from_input=tuple(product((a, 1 - b)) for a, b in both),
+        to_output=tuple(product((1 - a, b)) for a, b in both),
+        active=tuple(1 - product((a, b)) for a, b in both),
+        empty=product(no.values()),
     )
-
-
-def _product(factors: Iterable[Coefficient]) -> Coefficient:
-    """A product that is a fixed 0 where a factor is."""
-    factors = list(factors)
-    return 0 if any(is_fixed(f) and f == 0 for f in factors) else math.prod(factors)
 
 
 def _switches(
@@ -232,13 +223,9 @@ class Stage(nn.Module):
 
 def _sum(weights: Sequence[Coefficient], arrays: Sequence[jax.Array]) -> jax.Array:
     """The weighted sum; fixed terms of weight 0 are left out."""
-    total = None
-    for weight, x in zip(weights, arrays, strict=True):
-        if is_fixed(weight) and weight == 0:
-            continue
-        term = x if is_fixed(weight) else weight.astype(x.dtype) * x
-        total = term if total is None else total + term
-    return jnp.zeros_like(arrays[0]) if total is None else total
+    terms = zip(weights, arrays, strict=True)
+    terms = [scaled(weight, x) for weight, x in terms if not is_absent(weight)]
+    return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(arrays[0])
 
 
 class Network(nn.Module):

@@ -136,17 +136,18 @@ def mutate_each(
     """
     change_key, value_key = jax.random.split(key)
     change = jax.random.bernoulli(change_key, probability, (spec.length,))
+    # Whoever has the largest noise is chosen: all are equally likely.
+    noise = jax.random.uniform(value_key, (spec.length, spec.max_choices))
     choices = jnp.arange(spec.max_choices)
 
     def step(prefix, inputs):
-        t, old, change, key = inputs
+        t, old, change, noise = inputs
         legal = spec.legal(prefix, t)
         others = legal & (choices != old)
-        new = jax.random.categorical(key, jnp.where(others, 0.0, -jnp.inf))
+        new = jnp.argmax(jnp.where(others, noise, -jnp.inf)).astype(jnp.int32)
         moves = (change & others.any()) | ~legal[old]
-        return prefix.at[t].set(jnp.where(moves, new.astype(jnp.int32), old)), None
+        return prefix.at[t].set(jnp.where(moves, new, old)), None
 
-    steps = jnp.arange(spec.length)
-    keys = jax.random.split(value_key, spec.length)
     start = jnp.zeros(spec.length, jnp.int32)
-    return jax.lax.scan(step, start, (steps, decisions, change, keys))[0]
+    inputs = (jnp.arange(spec.length), decisions, change, noise)
+    return jax.lax.scan(step, start, inputs)[0]

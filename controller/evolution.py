@@ -99,10 +99,9 @@ def crossover(
     References:
       Xie & Yuille 2017, section 3.2.3.
     """
-    pair_key, stage_key = jax.random.split(key)
     pairs, stages = len(decisions) // 2, int(stage.max()) + 1
-    crossed = jax.random.bernoulli(pair_key, pair_probability, (pairs,))
-    exchanged = jax.random.bernoulli(stage_key, stage_probability, (pairs, stages))
+    draw = jax.random.uniform(key, (pairs, 1 + stages))  # one is faster to compile
+    crossed, exchanged = draw[:, 0] < pair_probability, draw[:, 1:] < stage_probability
     swap = (exchanged & crossed[:, None])[:, stage]  # [pairs, T]
     left, right = decisions[0 : 2 * pairs : 2], decisions[1 : 2 * pairs : 2]
     both = jnp.stack(
@@ -125,19 +124,18 @@ def mutate_each(
     Args:
       spec: of the space.
       key: consumed.
-      decisions: int32[T]; need not be legal.
-      probability: float[], q_M.
+      decisions: int32[N, T]; need not be legal.
+      probability: float[N], q_M of each individual.
 
     Returns:
-      int32[T], legal.
+      int32[N, T], legal.
 
     References:
       Xie & Yuille 2017, section 3.2.3.
     """
-    change_key, value_key = jax.random.split(key)
-    change = jax.random.bernoulli(change_key, probability, (spec.length,))
     # Whoever has the largest noise is chosen: all are equally likely.
-    noise = jax.random.uniform(value_key, (spec.length, spec.max_choices))
+    draw = jax.random.uniform(key, (*decisions.shape, 1 + spec.max_choices))
+    change, noise = draw[..., 0] < probability[:, None], draw[..., 1:]
     choices = jnp.arange(spec.max_choices)
 
     def step(prefix, inputs):
@@ -148,6 +146,9 @@ def mutate_each(
         moves = (change & others.any()) | ~legal[old]
         return prefix.at[t].set(jnp.where(moves, new, old)), None
 
-    start = jnp.zeros(spec.length, jnp.int32)
-    inputs = (jnp.arange(spec.length), decisions, change, noise)
-    return jax.lax.scan(step, start, inputs)[0]
+    def one(decisions, change, noise):
+        start = jnp.zeros(spec.length, jnp.int32)
+        inputs = (jnp.arange(spec.length), decisions, change, noise)
+        return jax.lax.scan(step, start, inputs)[0]
+
+    return jax.vmap(one)(decisions, change, noise)

@@ -12,8 +12,6 @@ part larger than what waits scores others again.
 Shapes: N individuals, A remembered architectures, n trials, T decisions.
 """
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -134,10 +132,8 @@ def genetic(
             cross_key, state.decisions[parents], stage, crossing, exchange
         )
         mutates = jax.random.bernoulli(who_key, mutation, (population,)) & ~crossed
-        keys = jax.random.split(mutate_key, population)
-        children = jax.vmap(functools.partial(mutate_each, spec))(
-            keys, children, jnp.where(mutates, flip, 0.0)
-        )
+        rates = jnp.where(mutates, flip, 0.0)
+        children = mutate_each(spec, mutate_key, children, rates)
         return generation(children, masked_mean(fitness, state.valid), state.archive)
 
     def update(key, state, trial):

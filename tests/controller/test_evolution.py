@@ -1,5 +1,7 @@
 """Operators of the genetic algorithm: frequencies, what is kept, legality."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,12 +131,11 @@ def test_crossover_takes_pairs_and_stages_with_their_probabilities():
 
 def test_mutation_flips_each_bit_with_its_probability(quick_jit):
     n, rows = 4000, jnp.zeros((4000, 13), jnp.int32).at[:, 5].set(1)
-    keys = jax.random.split(jax.random.key(4), n)
-    mutate = quick_jit(jax.vmap(lambda k, r, p: mutate_each(SPEC, k, r, p)))
-    flipped = np.asarray(mutate(keys, rows, jnp.full(n, 0.1)) != rows)
+    mutate = quick_jit(functools.partial(mutate_each, SPEC, jax.random.key(4)))
+    flipped = np.asarray(mutate(rows, jnp.full(n, 0.1)) != rows)
     assert within_three_sigma(flipped.mean(0), 0.1, n)
-    np.testing.assert_array_equal(mutate(keys, rows, jnp.zeros(n)), rows)
-    np.testing.assert_array_equal(mutate(keys, rows, jnp.ones(n)), 1 - rows)
+    np.testing.assert_array_equal(mutate(rows, jnp.zeros(n)), rows)
+    np.testing.assert_array_equal(mutate(rows, jnp.ones(n)), 1 - rows)
 
 
 def test_mutation_draws_other_choices_and_stays_legal(quick_jit):
@@ -149,13 +150,12 @@ def test_mutation_draws_other_choices_and_stays_legal(quick_jit):
     draw = quick_jit(lambda key: uniform_population(spec, key, n))
     rows = draw(jax.random.key(5))
     broken = rows.at[::2, 1].set(rows[::2, 0])  # as a crossover may leave them
-    keys = jax.random.split(jax.random.key(6), n)
-    mutate = quick_jit(jax.vmap(lambda k, r, p: mutate_each(spec, k, r, p)))
+    mutate = quick_jit(functools.partial(mutate_each, spec, jax.random.key(6)))
     legal = quick_jit(jax.vmap(spec.is_legal))
     assert not legal(broken)[::2].any()
     for probability in (0.0, 0.5, 1.0):
-        new = mutate(keys, broken, jnp.full(n, probability))
+        new = mutate(broken, jnp.full(n, probability))
         assert legal(new).all()
     assert np.all(np.asarray(new[:, 3] != rows[:, 3]))
-    kept = mutate(keys, broken, jnp.zeros(n))
+    kept = mutate(broken, jnp.zeros(n))
     np.testing.assert_array_equal(kept[1::2], rows[1::2])

@@ -52,8 +52,9 @@ def test_a_stage_is_what_stands_before_the_last_slash():
 # ---- the first generation -----------------------------------------------------------
 
 
-def test_a_uniform_population_has_fair_bits():
-    rows = uniform_population(SPEC, jax.random.key(0), 2000)
+def test_a_uniform_population_has_fair_bits(quick_jit):
+    draw = quick_jit(lambda key: uniform_population(SPEC, key, 2000))
+    rows = draw(jax.random.key(0))
     assert rows.shape == (2000, 13) and rows.dtype == jnp.int32
     assert within_three_sigma(rows.mean(), 0.5, rows.size)
     assert len(np.unique(np.asarray(rows), axis=0)) > 1700
@@ -100,10 +101,11 @@ def segments(rows, stage):
 
 
 @pytest.mark.parametrize("size", [8, 7])
-def test_crossover_keeps_the_stages_of_each_pair(size):
+def test_crossover_keeps_the_stages_of_each_pair(quick_jit, size):
     stage = stage_of(SPEC)
-    rows = uniform_population(SPEC, jax.random.key(1), size)
-    children, crossed = crossover(jax.random.key(2), rows, stage, 1.0, 0.5)
+    rows = jax.random.bernoulli(jax.random.key(1), 0.5, (size, 13)).astype(jnp.int32)
+    cross = quick_jit(lambda key, rows: crossover(key, rows, stage, 1.0, 0.5))
+    children, crossed = cross(jax.random.key(2), rows)
     assert np.any(children != rows) and children.dtype == rows.dtype
     for first in range(0, size - 1, 2):
         pair = slice(first, first + 2)

@@ -132,24 +132,22 @@ def linear(
 
 
 class _Embedding(nn.Module):
-    """Embeddings [c, T, width] of the choices; a table for each group."""
+    """Embeddings [T, width] of one architecture; a table for each group."""
 
     spec: DecisionSpec
     width: int
 
     @nn.compact
     def __call__(self, decisions):
-        groups = list(self.spec.groups)
-        most = self.spec.max_choices
-        table = self.param(
-            "table", nn.initializers.normal(1.0), (len(groups) * most, self.width)
-        )
-        offsets = [groups.index(d.group) * most for d in self.spec.decisions]
-        return table[decisions + jnp.array(offsets)]
+        groups, most = list(self.spec.groups), self.spec.max_choices
+        shape = (len(groups) * most, self.width)
+        table = self.param("table", nn.initializers.normal(1.0), shape)
+        first = [groups.index(d.group) * most for d in self.spec.decisions]
+        return table[decisions + jnp.array(first)]
 
 
 class _MLP(nn.Module):
-    """On the mean of the decisions' embeddings, as PNAS's."""
+    """On the mean of the embeddings, each scaled by its place."""
 
     spec: DecisionSpec
     width: int
@@ -158,14 +156,13 @@ class _MLP(nn.Module):
     @nn.compact
     def __call__(self, decisions):
         x = _Embedding(self.spec, self.width)(decisions)
-        place = self.param("place", nn.initializers.normal(1.0), x.shape[1:])
-        x = jnp.mean(x * place, axis=1)
-        x = nn.relu(nn.Dense(self.hidden)(x))
-        return nn.Dense(1)(x)[:, 0]
+        place = self.param("place", nn.initializers.normal(1.0), x.shape)
+        x = nn.relu(nn.Dense(self.hidden)(jnp.mean(x * place, axis=0)))
+        return nn.Dense(1)(x)[0]
 
 
 class _LSTM(nn.Module):
-    """Over the decisions' embeddings in turn; a sigmoid on the last state."""
+    """Over the embeddings in turn, then a linear layer on the last state."""
 
     spec: DecisionSpec
     width: int
@@ -175,7 +172,7 @@ class _LSTM(nn.Module):
     def __call__(self, decisions):
         x = _Embedding(self.spec, self.width)(decisions)
         x = nn.RNN(nn.OptimizedLSTMCell(self.hidden))(x)
-        return nn.Dense(1)(x[:, -1])[:, 0]
+        return nn.Dense(1)(x[-1])[0]
 
 
 NETWORKS = {"mlp": _MLP, "lstm": _LSTM}
@@ -219,6 +216,7 @@ def ensemble(
             f"steps is {steps} and learning_rate {learning_rate}; both must be positive"
         )
     module = NETWORKS[network](spec, width, hidden)
+    apply = jax.vmap(module.apply, in_axes=(None, 0))
     optimizer = optax.adam(learning_rate)
 
     def fit_one(key, fold, decisions, reward, mask):
@@ -226,10 +224,10 @@ def ensemble(
         order = jnp.cumsum(mask) - 1
         left_out = (order % members == fold) & (count > members) & (members > 1)
         mask = mask & ~left_out
-        params = module.init(key, decisions[:1])
+        params = module.init(key, decisions[0])
 
         def loss(params):
-            error = jnp.abs(module.apply(params, decisions) - reward)
+            error = jnp.abs(apply(params, decisions) - reward)
             return jnp.sum(jnp.where(mask, error, 0)) / jnp.maximum(jnp.sum(mask), 1)
 
         def step(carry, _):
@@ -249,7 +247,7 @@ def ensemble(
         )
 
     def predict(params, decisions):
-        return jnp.mean(jax.vmap(module.apply, (0, None))(params, decisions), axis=0)
+        return jnp.mean(jax.vmap(apply, (0, None))(params, decisions), axis=0)
 
     return Surrogate(fit, predict)
 

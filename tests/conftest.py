@@ -1,5 +1,6 @@
 """Settings of JAX for all tests, and fixtures that more than one of them uses."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -63,3 +64,13 @@ def start_programs():
         }
 
     return start
+
+
+@pytest.fixture(scope="session")
+def quick_jit():
+    """`jax.jit` for programs that take longer to compile than to run."""
+    options = {
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    }
+    return functools.partial(jax.jit, compiler_options=options)

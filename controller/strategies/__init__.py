@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from controller.strategies.genetic import genetic
 from controller.strategies.local_search import local_search
 from controller.strategies.ppo import ppo
 from controller.strategies.progressive import progressive
@@ -11,6 +12,7 @@ from controller.strategies.reinforce import reinforce
 from controller.types import Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "genetic": genetic,
     "local_search": local_search,
     "ppo": ppo,
     "progressive": progressive,

@@ -46,6 +46,21 @@ def search(strategy, key, reward, cycles, n=1):
     return jax.lax.scan(cycle, start, jax.random.split(key, cycles))
 
 
+def filled(strategy, rows, reward, state=None):
+    """The state after trials."""
+    if state is None:
+        state = strategy.init(jax.random.key(0))
+    n = len(rows)
+    trial = Trial(Proposal(rows, jnp.zeros(n)), reward, jnp.ones(n, bool))
+    return jax.jit(strategy.update)(jax.random.key(0), state, trial)[0]
+
+
+def proposed(strategy, state, n):
+    """Proposals int32[n, T]."""
+    propose = jax.jit(strategy.propose, static_argnums=2)
+    return np.asarray(propose(jax.random.key(1), state, n)[0].decisions)
+
+
 def test_every_individual_lives_exactly_p_cycles():
     strategy = regularized_evolution(BITS, population=6, sample=3)
     run = jax.jit(partial(search, strategy, reward=ones, cycles=30))
@@ -60,28 +75,21 @@ def test_the_parent_is_the_best_where_all_are_drawn():
         BITS, population=5, sample=5, replace=False, identity=0.0
     )
     rows = jax.vmap(BITS.sample)(jax.random.split(jax.random.key(1), 5))
-    state = strategy.init(jax.random.key(0))
-    reward = jnp.array([0.1, 0.5, 0.9, 0.3, 0.2])
-    trial = Trial(Proposal(rows, jnp.zeros(5)), reward, jnp.ones(5, bool))
-    state, _ = strategy.update(jax.random.key(0), state, trial)
-    children = strategy.propose(jax.random.key(2), state, 50)[0].decisions
-    assert np.all(np.sum(np.asarray(children) != np.asarray(rows[2]), axis=1) == 1)
+    state = filled(strategy, rows, jnp.array([0.1, 0.5, 0.9, 0.3, 0.2]))
+    children = proposed(strategy, state, 50)
+    assert np.all(np.sum(children != np.asarray(rows[2]), axis=1) == 1)
 
 
 def test_one_drawn_is_a_random_walk():
     strategy = regularized_evolution(BITS, population=4, sample=1, identity=0.0)
-    rows = jnp.eye(4, BITS.length, dtype=jnp.int32)
-    trial = Trial(Proposal(rows, jnp.zeros(4)), jnp.arange(4.0), jnp.ones(4, bool))
-    state, _ = strategy.update(
-        jax.random.key(0), strategy.init(jax.random.key(0)), trial
-    )
-    children = np.asarray(strategy.propose(jax.random.key(1), state, 2000)[0].decisions)
+    rows = jnp.kron(jnp.eye(4, dtype=jnp.int32), jnp.ones((1, 3), jnp.int32))
+    state = filled(strategy, rows, jnp.arange(4.0))
+    children = proposed(strategy, state, 2000)
     parents = np.argmin(
         np.sum(children[:, None] != np.asarray(rows)[None], axis=2), axis=1
     )
     share = np.bincount(parents, minlength=4) / len(children)
-    # A child one bit from two parents is given to the first: the bias is below 1/12.
-    np.testing.assert_allclose(share, 0.25, atol=0.1)
+    np.testing.assert_allclose(share, 0.25, atol=0.04)
 
 
 def test_how_often_the_best_is_drawn():
@@ -96,12 +104,8 @@ def test_how_often_the_best_is_drawn():
 
 def test_a_child_differs_in_at_most_one_decision_of_an_equally_likely_group():
     strategy = regularized_evolution(CELL, population=2, sample=2, identity=0.2)
-    rows = jnp.zeros((2, 3), jnp.int32)
-    trial = Trial(Proposal(rows, jnp.zeros(2)), jnp.ones(2), jnp.ones(2, bool))
-    state, _ = strategy.update(
-        jax.random.key(0), strategy.init(jax.random.key(0)), trial
-    )
-    children = np.asarray(strategy.propose(jax.random.key(1), state, 4000)[0].decisions)
+    state = filled(strategy, jnp.zeros((2, 3), jnp.int32), jnp.ones(2))
+    children = proposed(strategy, state, 4000)
     changed = children != 0
     assert changed.sum(axis=1).max() == 1
     same, op = np.mean(~changed.any(axis=1)), np.mean(changed[:, 1])
@@ -130,24 +134,19 @@ def test_the_worst_drawn_dies_without_ageing():
         BITS, population=4, sample=4, replace=False, ageing=False
     )
     rows = jnp.eye(4, BITS.length, dtype=jnp.int32)
-    reward = jnp.array([0.4, 0.1, 0.3, 0.2])
-    trial = Trial(Proposal(rows, jnp.zeros(4)), reward, jnp.ones(4, bool))
-    state, _ = strategy.update(
-        jax.random.key(0), strategy.init(jax.random.key(0)), trial
-    )
-    proposal, state = strategy.propose(jax.random.key(1), state, 1)
-    trial = Trial(proposal, jnp.array([0.05]), jnp.ones(1, bool))
-    state, _ = strategy.update(jax.random.key(2), state, trial)
+    state = filled(strategy, rows, jnp.array([0.4, 0.1, 0.3, 0.2]))
+    _, state = jax.jit(strategy.propose, static_argnums=2)(jax.random.key(1), state, 1)
+    state = filled(strategy, rows[:1], jnp.array([0.05]), state)
     np.testing.assert_allclose(state.fitness, [0.4, 0.05, 0.3, 0.2])
 
 
 def test_invalid_trials_are_no_individuals():
     strategy = regularized_evolution(BITS, population=4, sample=2)
-    start = strategy.init(jax.random.key(0))
-    proposal, state = strategy.propose(jax.random.key(1), start, 3)
+    rows = jnp.zeros((3, BITS.length), jnp.int32)
     reward = jnp.array([0.5, jnp.nan, 0.7])
-    trial = Trial(proposal, reward, jnp.array([True, True, False]))
-    state, _ = strategy.update(jax.random.key(2), state, trial)
+    trial = Trial(Proposal(rows, jnp.zeros(3)), reward, jnp.array([True, True, False]))
+    start = strategy.init(jax.random.key(0))
+    state, _ = jax.jit(strategy.update)(jax.random.key(2), start, trial)
     assert int(state.count) == 1 and float(state.fitness[0]) == 0.5
 
 

@@ -23,10 +23,11 @@ SPEC = DecisionSpec(
 )
 OPTIMUM = np.array([2, 0, 1, 1])
 OPTIONS = {
+    "genetic": {"population": 64, "memory": 48},
     "reinforce": {"learning_rate": 0.02, "policy": {"hidden": 8}},
     "ppo": {"learning_rate": 0.01, "policy": {"hidden": 8}},
 }
-LEARNING = tuple(OPTIONS)
+LEARNING = ("reinforce", "ppo")
 SEEDS, SAMPLES, UPDATES = 2, 8, 60
 
 
@@ -124,7 +125,7 @@ def test_no_call_compiles_again(run):
 
 def test_metrics_are_float32_and_there(run):
     for metrics in run.metrics:
-        assert set(metrics) >= {"baseline", "entropy", "advantage", "loss"}
+        assert metrics
         assert shapes(metrics) == shapes(run.metrics[0])
         for values in metrics.values():
             assert values.dtype == jnp.float32 and values.shape == (SEEDS, UPDATES)
@@ -135,6 +136,12 @@ def test_the_best_are_legal_and_as_many_as_wanted(run):
     for best in (run.best_first, run.best_last):
         assert best.shape == (SEEDS, 50, 4) and best.dtype == np.int32
         assert legal(best.reshape(-1, 4))
+
+
+@pytest.mark.parametrize("run", LEARNING, indirect=True)
+def test_a_policy_tells_how_it_learns(run):
+    for metrics in run.metrics:
+        assert set(metrics) >= {"baseline", "entropy", "advantage", "loss"}
 
 
 @pytest.mark.parametrize("run", LEARNING, indirect=True)
@@ -163,6 +170,13 @@ def test_the_best_are_distinct_while_they_last(run):
         np.testing.assert_array_equal(rows[distinct:], rows[: 50 - distinct])
     for rows in run.best_first:
         assert len(np.unique(rows, axis=0)) == 36  # the whole space
+    assert np.all(run.best_last[:, 0] == OPTIMUM)
+
+
+@pytest.mark.parametrize(
+    "run", [name for name in STRATEGIES if name != "random_search"], indirect=True
+)
+def test_the_first_of_the_best_is_the_planted_optimum(run):
     assert np.all(run.best_last[:, 0] == OPTIMUM)
 
 

@@ -10,10 +10,18 @@ from child_models.spaces import PUBLISHED, SPACES
 SIZES = {
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
+    "genetic_cnn": {"nodes": (2, 3), "channels": (4, 4), "kernel": 3, "hidden": 4},
+    "nas_rl_cnn": {
+        "layers": 2,
+        "heights": (1, 3),
+        "widths": (1, 3),
+        "filters": (2, 4),
+    },
     "nasbench201": {"cells": 2, "channels": 4},
     "nasnet": {"blocks": 2, "cells": 2, "channels": 4},
 }
 CLASSES, IMAGE = 3, (8, 8, 3)
+GROUPS = ("op", "input", "skip", "combiner", "height", "width", "filters")
 NUM_FIXED = 2  # architectures whose fixed children are compiled
 NUM_DRAWS = 4
 SLOW_TO_COMPILE = ("enas_micro", "nasbench201", "nasnet")
@@ -253,7 +261,7 @@ def test_encodings_round_trip_and_draws_and_mutants_are_legal(case):
 def test_decisions_are_described_for_policies(case):
     for decision in case.space.spec.decisions:
         assert decision.node >= 0
-        assert decision.group in ("op", "input", "skip", "combiner")
+        assert decision.group in GROUPS
         assert bool(decision.targets) == (decision.group in ("input", "skip"))
         assert all(target < decision.node for target in decision.targets)
 

@@ -7,7 +7,8 @@ under `vmap`.
 Shapes: S seeds, E evaluations, n architectures a proposal, T decisions.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +89,8 @@ def run_seeds(
     budget: Budget,
     *,
     samples: int = 1,
-    chunk: int = 32,
+    chunk: int = 16,
+    slots: int = 100,
 ) -> History:
     """Searches once a key.
 
@@ -99,9 +101,10 @@ def run_seeds(
       budget: of each search.
       samples: n.
       chunk: steps of one compiled call; results do not depend on it.
+      slots: searches that run side by side; a finished one makes room for the next.
 
     Returns:
-      the History; E is a multiple of n * chunk unless the budget counts evaluations.
+      the History; E is the number of evaluations of the longest search.
     """
     step = _step(strategy, evaluator, samples)
 
@@ -110,24 +113,13 @@ def run_seeds(
         state = strategy.init(strategy_key)
         return state, evaluator.init(evaluator_key, evaluator.data), run_key
 
-    def advance(carry, first, data):
-        return jax.lax.scan(
-            lambda c, i: step(c, i, data), carry, first + jnp.arange(chunk)
-        )
-
     if strategy.traceable:
-        carry = jax.jit(jax.vmap(start))(keys)
-        run = jax.jit(jax.vmap(advance, in_axes=(0, None, None)), donate_argnums=0)
-        return _collect(lambda c, i: run(c, i, evaluator.data), carry, budget, chunk)
-    histories = []
-    for key in keys:
-
-        def one(carry, first):
-            carry, rows = step(carry, first, evaluator.data)
-            return carry, jax.tree.map(lambda x: np.asarray(x)[None, None], rows)
-
-        histories.append(_collect(one, start(key), budget, 1))
-    return _stacked(histories)
+        searches = _side_by_side(
+            start, step, keys, evaluator.data, budget, chunk, min(slots, len(keys))
+        )
+    else:
+        searches = [_on_host(start, step, key, evaluator.data, budget) for key in keys]
+    return _stacked([_within(search, budget) for search in searches])
 
 
 def _step(strategy, evaluator, samples):
@@ -147,60 +139,97 @@ def _step(strategy, evaluator, samples):
     return step
 
 
-def _collect(run, carry, budget, chunk) -> History:
-    """Runs chunks until every seed has spent its budget."""
-    parts: list[Any] = []
-    steps = 0
-    while True:
-        carry, rows = run(carry, steps)
-        steps += chunk
-        # [S, chunk, n, ...] -> [S, chunk * n, ...]
-        parts.append(
-            jax.tree.map(
-                lambda x: np.asarray(x).reshape(x.shape[0], -1, *x.shape[3:]), rows
+def _side_by_side(start, step, keys, data, budget, chunk, slots) -> list[tuple]:
+    """(decisions, reward, cost) of every seed, at least as many as it can pay for."""
+
+    @jax.jit
+    def begin(keys):
+        return jax.vmap(start)(keys)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def replace(carry, is_new, keys):
+        def choose(new, old):
+            flags = is_new.reshape((-1,) + (1,) * (new.ndim - 1))
+            return jax.lax.select(jnp.broadcast_to(flags, new.shape), new, old)
+
+        return jax.tree.map(choose, jax.vmap(start)(keys), carry)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def advance(carry, first, data):
+        def one(carry, first):
+            steps = first + jnp.arange(chunk)
+            return jax.lax.scan(lambda c, i: step(c, i, data), carry, steps)
+
+        return jax.vmap(one)(carry, first)
+
+    parts: list[list[tuple]] = [[] for _ in keys]
+    running = np.arange(slots)  # the seed in each slot, -1 for none
+    first = np.zeros(slots, np.int32)
+    waiting = iter(range(slots, len(keys)))
+    carry = begin(keys[:slots])
+    while (running >= 0).any():
+        carry, rows = advance(carry, first, data)
+        first = first + chunk
+        rows = jax.tree.map(np.asarray, rows)
+        is_new = np.zeros(slots, bool)
+        for slot in np.flatnonzero(running >= 0):
+            # [chunk, n, ...] -> [chunk * n, ...]
+            parts[running[slot]].append(
+                tuple(x[slot].reshape(-1, *x.shape[3:]) for x in rows)
             )
-        )
-        decisions, reward, cost = (
-            np.concatenate(p, 1) for p in zip(*parts, strict=True)
-        )
-        if budget.evaluations is not None:
-            if reward.shape[1] >= budget.evaluations:
-                keep = slice(0, budget.evaluations)
-                decisions, reward, cost = (
-                    decisions[:, keep],
-                    reward[:, keep],
-                    cost[:, keep],
-                )
-                return History(decisions, reward, cost, np.ones(reward.shape, bool))
-        else:
-            paid = np.cumsum(cost, axis=1, dtype=np.float64) <= budget.seconds
-            if not paid[:, -1].any():
-                paid = paid[:, : int(paid.sum(axis=1).max())]
-                return _blanked(decisions, reward, cost, paid)
+            if _is_spent(parts[running[slot]], budget):
+                running[slot] = next(waiting, -1)
+                is_new[slot] = running[slot] >= 0
+        if is_new.any():
+            carry = replace(carry, is_new, keys[np.maximum(running, 0)])
+            first = np.where(is_new, 0, first)
+    return [_joined(search) for search in parts]
 
 
-def _blanked(decisions, reward, cost, paid) -> History:
-    """Without what was not paid for."""
-    n = paid.shape[1]
-    return History(
-        np.where(paid[..., None], decisions[:, :n], 0),
-        np.where(paid, reward[:, :n], -np.inf),
-        np.where(paid, cost[:, :n], 0),
-        paid,
-    )
+def _on_host(start, step, key, data, budget) -> tuple:
+    """(decisions, reward, cost) of one seed, step by step."""
+    carry, rows = start(key), []
+    while not rows or not _is_spent(rows, budget):
+        carry, row = step(carry, len(rows), data)
+        rows.append(jax.tree.map(np.asarray, row))
+    return _joined(rows)
 
 
-def _stacked(histories) -> History:
+def _joined(parts):
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def _is_spent(parts, budget) -> bool:
+    if budget.evaluations is not None:
+        return sum(len(reward) for _, reward, _ in parts) >= budget.evaluations
+    return sum(cost.sum(dtype=np.float64) for _, _, cost in parts) > budget.seconds
+
+
+def _within(search, budget) -> tuple:
+    """What of a search its budget pays for."""
+    cost = search[2]
+    n = budget.evaluations
+    if n is None:
+        spent = np.cumsum(cost, dtype=np.float64)
+        n = int(np.searchsorted(spent, budget.seconds, side="right"))
+    return tuple(array[:n] for array in search)
+
+
+def _stacked(searches) -> History:
     """One history of all seeds, rows filled up to the longest."""
-    most = max(h.reward.shape[1] for h in histories)
+    lengths = np.array([len(reward) for _, reward, _ in searches])
 
-    def fill(x, value=0):
-        width = [(0, 0), (0, most - x.shape[1])] + [(0, 0)] * (x.ndim - 2)
-        return np.pad(x, width, constant_values=value)
+    def fill(arrays, value):
+        rows = [
+            np.pad(
+                array,
+                [(0, lengths.max() - len(array))] + [(0, 0)] * (array.ndim - 1),
+                constant_values=value,
+            )
+            for array in arrays
+        ]
+        return np.stack(rows)
 
-    return History(
-        np.concatenate([fill(h.decisions) for h in histories]),
-        np.concatenate([fill(h.reward, -np.inf) for h in histories]),
-        np.concatenate([fill(h.cost) for h in histories]),
-        np.concatenate([fill(h.paid, False) for h in histories]),
-    )
+    decisions, reward, cost = zip(*searches, strict=True)
+    paid = np.arange(lengths.max()) < lengths[:, None]
+    return History(fill(decisions, 0), fill(reward, -np.inf), fill(cost, 0), paid)

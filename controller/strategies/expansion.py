@@ -90,7 +90,7 @@ def _hash(decisions):
     """uint32 of each row, never 0."""
     factors = np.random.default_rng(0).integers(1, 2**32, decisions.shape[1], np.uint32)
     mixed = decisions.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
-    mixed = mixed * (jnp.asarray(factors) | 1)
+    mixed = mixed * (jnp.asarray(factors) | 1)[None]
     mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
     return jnp.sum(mixed ^ (mixed >> 13), axis=1, dtype=jnp.uint32) | 1
 

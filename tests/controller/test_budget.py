@@ -54,7 +54,7 @@ def test_what_would_exceed_the_seconds_is_not_paid(strategy):
 def test_the_size_of_a_call_and_the_other_seeds_do_not_matter(strategy):
     budget = Budget(evaluations=16)
     history = run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=8)
-    equal(history, run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=5))
+    equal(history, run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=5, slots=2))
     alone = run_seeds(strategy, EVALUATOR, KEYS[3:4], budget, chunk=16)
     equal(alone, jax.tree.map(lambda x: x[3:4], history))
 

@@ -8,15 +8,17 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 
 SIZES = {
+    "amoeba_cell": {"blocks": 2, "cells": 2, "channels": 4},
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
     "nasbench201": {"cells": 2, "channels": 4},
     "nasnet": {"blocks": 2, "cells": 2, "channels": 4},
+    "pnas_cell": {"blocks": 2, "fewer": True, "cells": 2, "channels": 4},
 }
 CLASSES, IMAGE = 3, (8, 8, 3)
 NUM_FIXED = 2  # architectures whose fixed children are compiled
 NUM_DRAWS = 4
-SLOW_TO_COMPILE = ("enas_micro", "nasbench201", "nasnet")
+SLOW_TO_COMPILE = ("amoeba_cell", "enas_micro", "nasbench201", "nasnet", "pnas_cell")
 # Compilation is most of the time here: code as XLA first writes it is fast enough.
 COMPILER = {
     "xla_backend_optimization_level": 0,
@@ -252,8 +254,8 @@ def test_encodings_round_trip_and_draws_and_mutants_are_legal(case):
 
 def test_decisions_are_described_for_policies(case):
     for decision in case.space.spec.decisions:
-        assert decision.node >= 0
-        assert decision.group in ("op", "input", "skip", "combiner")
+        assert (decision.node < 0) == (decision.group == "blocks")
+        assert decision.group in ("op", "input", "skip", "combiner", "blocks")
         assert bool(decision.targets) == (decision.group in ("input", "skip"))
         assert all(target < decision.node for target in decision.targets)
 

@@ -63,10 +63,24 @@ def test_the_dilated_op_is_separable_and_applied_twice():
     assert sizes[1] - sizes[0] == sum(2 * (9 * f + f * f + 2 * f) for f in widths)
 
 
-def test_amoebanet_a_has_its_published_sizes():
+def test_amoebanet_a_has_its_published_size():
     assert published_cost("AmoebaNet-A-CIFAR").params == 2_567_754
-    wider = published_cost("AmoebaNet-A-CIFAR", channels=36)
-    assert round(wider.params / 1e6, 1) == 3.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "overrides", "params", "macs"),
+    [
+        ("AmoebaNet-A-CIFAR", {"channels": 36}, 3.2, None),
+        ("AmoebaNet-A-large", {}, 86.7, 23.1e9),
+        ("AmoebaNet-C-mobile", {}, 6.4, None),
+    ],
+)
+def test_other_networks_have_the_paper_s_sizes(name, overrides, params, macs):
+    cost = published_cost(name, **overrides)
+    assert round(cost.params / 1e6, 1) == params
+    if macs is not None:
+        assert cost.macs == pytest.approx(macs, rel=0.005)
 
 
 def test_it_is_nasnet_s_space_with_other_ops():

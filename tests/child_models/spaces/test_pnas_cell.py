@@ -154,12 +154,18 @@ def test_sizes_that_no_network_has_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "params"),
-    [("PNASNet-5-CIFAR", 0), ("PNASNet-5-mobile", 0)],
+    ("name", "params", "macs"),
+    [
+        ("PNASNet-5-CIFAR", 3_189_082, None),
+        ("PNASNet-5-mobile", 5_064_487, 588e6),
+        pytest.param("PNASNet-5-large", 86_057_668, 25.0e9, marks=pytest.mark.slow),
+    ],
 )
-def test_pnasnet_5_has_its_published_size(name, params):
+def test_pnasnet_5_has_its_published_size(name, params, macs):
     published = PUBLISHED[name]
     space = pnas_cell(**published.arguments)
     choices = space.bind(np.array(published.decisions))
     cost = count(space.module("final"), choices, published.image)
     assert cost.params == params
+    if macs is not None:
+        assert cost.macs == pytest.approx(macs, rel=0.005)

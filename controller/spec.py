@@ -234,8 +234,9 @@ class DecisionSpec:
             if self.rule is None:
                 legal = range(len(decision.choices))
             else:
-                prefix = jnp.asarray(np.where(np.arange(self.length) < t, values, 0))
-                legal = np.flatnonzero(self.legal(prefix, t)).tolist()
+                prefix = np.where(np.arange(self.length) < t, values, 0)
+                with jax.ensure_compile_time_eval():  # a fixed child is bound anywhere
+                    legal = np.flatnonzero(self.legal(jnp.asarray(prefix), t)).tolist()
             if value not in legal:
                 named = ", ".join(
                     f"{i} ({decision.choices[i]})"

@@ -14,7 +14,7 @@ from child_models.spaces.nasnet_space import cell_space, check_concat
 from child_models.spaces.nasnet_spec import cell_spec
 from child_models.types import Published, Space
 
-OPS = (  # the identity first: what an absent block computes
+OPS = (
     IDENTITY,
     "sep_conv_3x3",
     "sep_conv_5x5",
@@ -31,6 +31,7 @@ def pnas_cell(
     classes: int,
     blocks: int = 5,
     fewer: bool = False,
+    ops: Sequence[str] = OPS,
     channels: int = 24,
     cells: int = 8,
     stem: str = "cifar",
@@ -48,6 +49,8 @@ def pnas_cell(
       blocks: B, blocks of the cell.
       fewer: whether a cell has 1 to B blocks, as progressive search needs it.  How many
         is the first decision, group "blocks"; the decisions of absent blocks are 0.
+      ops: that a block may apply, by name; shared weights run the first of them for an
+        absent block, so that the identity should lead.
       channels: F, of the first cells; doubled by each reduction.
       cells: N, in total; those at int(N/3) and int(2N/3) have stride 2.
       stem: see `nasnet.nasnet`; on ImageNet the same cell, strided, ends it.
@@ -63,9 +66,9 @@ def pnas_cell(
       a space of three bindings.
 
     Raises:
-      ValueError: on sizes that no network has.
+      ValueError: on sizes that no network has, or an unknown op.
     """
-    spec = cell_spec(("cell",), blocks, OPS, add_only=True, fewer=fewer)
+    spec = cell_spec(("cell",), blocks, ops, add_only=True, fewer=fewer)
     if fewer and concat is not None:
         raise ValueError(
             f"concat={tuple(concat)}: must be None with fewer=True, where cells differ"
@@ -84,7 +87,7 @@ def pnas_cell(
         "dtype": dtype,
     }
     final = {"aux_head": aux_head, "dropout": dropout}
-    return cell_space(spec, OPS, sizes, final=final, affine=affine)
+    return cell_space(spec, ops, sizes, final=final, affine=affine)
 
 
 # ---- published cells ----------------------------------------------------------------

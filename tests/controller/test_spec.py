@@ -118,6 +118,11 @@ def test_validate_returns_plain_integers():
     assert values == (2, 1, 0) and all(type(v) is int for v in values)
 
 
+def test_integers_are_validated_inside_compiled_code():
+    total = jax.jit(lambda x: x + sum(ONCE.validate((0, 2, 1, 1))))
+    assert total(1) == 5
+
+
 def test_legal_reads_only_the_prefix():
     legal = jax.jit(ONCE.legal)
     expected = [False, True, False, True]

@@ -8,12 +8,23 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 
 SIZES = {
-    "amoeba_cell": {"blocks": 2, "cells": 2, "channels": 4},
+    "amoeba_cell": {
+        "blocks": 2,
+        "ops": ("identity", "avg_pool_3x3", "dil_sep_conv_3x3"),  # few compile sooner
+        "cells": 2,
+        "channels": 4,
+    },
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
     "nasbench201": {"cells": 2, "channels": 4},
     "nasnet": {"blocks": 2, "cells": 2, "channels": 4},
-    "pnas_cell": {"blocks": 2, "fewer": True, "cells": 2, "channels": 4},
+    "pnas_cell": {
+        "blocks": 2,
+        "fewer": True,
+        "ops": ("identity", "sep_conv_3x3", "conv_1x7_7x1"),
+        "cells": 2,
+        "channels": 4,
+    },
 }
 CLASSES, IMAGE = 3, (8, 8, 3)
 NUM_FIXED = 2  # architectures whose fixed children are compiled

@@ -4,6 +4,8 @@ A cell is a list of blocks; a block applies two ops to two earlier states and co
 the results.  States 0 and 1 are the cell's inputs, state ``2 + b`` is block b:
 
     {"normal": [[["sep_conv_5x5", 0], ["sep_conv_3x3", 1], "add"], ...], "reduce": ...}
+
+The combiner is left out in spaces whose blocks add.
 """
 
 import json
@@ -14,11 +16,19 @@ COMBINERS = ("add", "concat")
 
 
 class Block(NamedTuple):
-    """Two ops on two states, combined; names or numbers, or choices bound to them."""
+    """Two ops on two states, combined; names or numbers, or choices bound to them.
+
+    Attributes:
+      inputs: the two states.
+      ops: what is applied to them.
+      combiner: of the results; None where there is no choice but to add.
+      present: float32[], the share of the block that exists; None where all does.
+    """
 
     inputs: tuple[Any, Any]
     ops: tuple[Any, Any]
-    combiner: Any = COMBINERS[0]
+    combiner: Any = None
+    present: Any = None
 
 
 def unused_states(blocks: Sequence[Block]) -> tuple[int, ...]:
@@ -34,7 +44,7 @@ def write_cells(cells: Mapping[str, Sequence[Block]]) -> str:
             name: [
                 [
                     *(list(half) for half in zip(b.ops, b.inputs, strict=True)),
-                    b.combiner,
+                    *([] if b.combiner is None else [b.combiner]),
                 ]
                 for b in blocks
             ]
@@ -73,10 +83,12 @@ def read_cells(text: str, names: Sequence[str]) -> dict[str, tuple[Block, ...]]:
 
 def _read_block(cell: str, number: int, block: Any) -> Block:
     try:
-        (left_op, left), (right_op, right), combiner = block
+        (left_op, left), (right_op, right), *combiner = block
+        if len(combiner) > 1:
+            raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
             f"block {number} of cell {cell!r} is {block!r}; a block is"
-            " [[op, state], [op, state], combiner]"
+            " [[op, state], [op, state]], with a combiner where there are several"
         ) from None
-    return Block((left, right), (left_op, right_op), combiner)
+    return Block((left, right), (left_op, right_op), *combiner)

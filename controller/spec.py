@@ -29,7 +29,8 @@ class Decision(NamedTuple):
       name: unique within the spec, e.g. ``"normal/3/op_left"``.
       choices: readable names of the choices, unique within the decision.
       group: decisions of one group have the same kind of choices; policies share
-        embeddings within a group.  Customary: "op", "input", "skip", "combiner".
+        embeddings within a group.  Customary: "op", "input", "skip", "combiner",
+        "blocks" (how many nodes there are).
       node: the node that this decision helps to build (0, 1, ...), or -1.
       targets: for decisions about earlier nodes, the node behind each choice;
         negative numbers stand for a cell's inputs.  Empty for other decisions.  A
@@ -132,11 +133,14 @@ class DecisionSpec:
       decisions: the T decisions, in the order in which a policy takes them.
       rule: legality beyond the number of choices, or None where all are independent.
       codec: the readable form; a JSON object of names where a space has no other.
+      symmetries: pairs of equally long tuples of positions; where the values of both
+        are exchanged, the architecture stays the same.  No position is in two pairs.
     """
 
     decisions: tuple[Decision, ...]
     rule: Rule | None = None
     codec: Codec = JSON_CODEC
+    symmetries: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
     def __post_init__(self):
         names = [d.name for d in self.decisions]
@@ -230,8 +234,9 @@ class DecisionSpec:
             if self.rule is None:
                 legal = range(len(decision.choices))
             else:
-                prefix = jnp.asarray(np.where(np.arange(self.length) < t, values, 0))
-                legal = np.flatnonzero(self.legal(prefix, t)).tolist()
+                prefix = np.where(np.arange(self.length) < t, values, 0)
+                with jax.ensure_compile_time_eval():  # a fixed child is bound anywhere
+                    legal = np.flatnonzero(self.legal(jnp.asarray(prefix), t)).tolist()
             if value not in legal:
                 named = ", ".join(
                     f"{i} ({decision.choices[i]})"
@@ -244,6 +249,41 @@ class DecisionSpec:
                     f"legal: {named or 'none'}"
                 )
         return tuple(int(v) for v in values)
+
+    # ---- symmetry -------------------------------------------------------------------
+
+    def canonical(self, decisions: jax.Array) -> jax.Array:
+        """One of all the vectors that `symmetries` make the same architecture.
+
+        Of each pair the lesser values, in lexicographic order, come first.
+
+        Args:
+          decisions: int32[..., T], legal.
+
+        Returns:
+          int32[..., T].
+        """
+        decisions = jnp.asarray(decisions)
+        for left, right in self.symmetries:
+            a, b = decisions[..., np.array(left)], decisions[..., np.array(right)]
+            first = jnp.argmax(a != b, axis=-1, keepdims=True)  # difference
+            swap = jnp.take_along_axis(a > b, first, axis=-1)
+            decisions = decisions.at[..., np.array(left)].set(jnp.where(swap, b, a))
+            decisions = decisions.at[..., np.array(right)].set(jnp.where(swap, a, b))
+        return decisions
+
+    def expansions(self, node: int) -> np.ndarray:
+        """Every way to build a node, once: int32[n, D], values of its D decisions.
+
+        These are the decisions of that `Decision.node`, in order; one of each set that
+        `symmetries` within the node make equal.  The rule is not asked.
+        """
+        members = [t for t, d in enumerate(self.decisions) if d.node == node]
+        values = list(itertools.product(*(range(self.num_choices[t]) for t in members)))
+        vectors = np.zeros((len(values), self.length), np.int32)
+        vectors[:, members] = values
+        unique = np.all(np.asarray(self.canonical(vectors)) == vectors, axis=1)
+        return vectors[unique][:, members]
 
     # ---- random draws ---------------------------------------------------------------
 

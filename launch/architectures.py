@@ -24,6 +24,8 @@ _SIZES = {
     "enas_micro": {"channels": 36, "layers": 15},
     "enas_macro": {"channels": 96},
     "nasnet": {"channels": 32, "cells": 18},
+    "amoeba_cell": {"channels": 32, "cells": 18},
+    "pnas_cell": {"channels": 48, "cells": 9},
 }
 _IMAGE, _CLASSES = (32, 32, 3), 10
 
@@ -189,13 +191,20 @@ def _guess(text: str) -> dict[str, dict[str, int]]:
 
 
 def _guess_json(text: str) -> dict[str, dict[str, int]]:
-    """A NASNet genotype has a list of blocks, the others the names of decisions."""
+    """Genotypes of cells hold lists of blocks, the others the names of decisions.
+
+    The PNAS space has one cell; blocks of the AmoebaNet space have no combiner.
+    """
     try:
         content = json.loads(text)
     except ValueError:
         return {}
-    if isinstance(content.get("normal"), list):
-        return {"nasnet": {"blocks": len(content["normal"])}}
+    for cell in ("cell", "normal"):
+        if isinstance(blocks := content.get(cell), list):
+            adds = all(isinstance(b, list) and len(b) == 2 for b in blocks)
+            two_cells = "amoeba_cell" if adds else "nasnet"
+            space = "pnas_cell" if cell == "cell" else two_cells
+            return {space: {"blocks": len(blocks)}}
     layers = sum(re.fullmatch(r"layer/\d+/op", name) is not None for name in content)
     if layers:
         return {"enas_macro": {"layers": layers}}

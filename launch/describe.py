@@ -13,6 +13,7 @@ paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--ima
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,7 +77,12 @@ def build(subject: Subject) -> Space:
 def picture(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
     """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
     nodes: dict[str, dict[str, str]] = {}
+    number = math.inf  # of nodes that exist
     for decision, value in zip(spec.decisions, decisions, strict=True):
+        if decision.group == "blocks":
+            number = int(decision.choices[value])
+        if decision.group == "blocks" or decision.node >= number:
+            continue
         node, _, field = decision.name.rpartition("/")
         node = node or f"node {decision.node + 1}"
         nodes.setdefault(node, {})[field] = decision.choices[value]

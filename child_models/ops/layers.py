@@ -153,13 +153,16 @@ class SepConv(nn.Module):
     train: bool
     affine: bool = True
     repeats: int = 2
+    dilation: int = 1
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.repeats):
             strides = self.strides if i == 0 else 1
-            x = DepthwiseConv(self.kernel, strides, dtype=self.dtype)(nn.relu(x))
+            x = DepthwiseConv(self.kernel, strides, self.dilation, dtype=self.dtype)(
+                nn.relu(x)
+            )
             x = Conv(self.features, (1, 1), dtype=self.dtype)(x)
             x = BatchNorm(self.train, self.affine, dtype=self.dtype)(x)
         return x

@@ -6,112 +6,23 @@ an earlier block), an op for each out of 13, and how they are combined.  With B 
 is 50 decisions, and ``(prod_b (2 + b)^2 * 13^2 * 2)^2`` ordered architectures.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from child_models.choice import bind_all
-from child_models.genotype import COMBINERS, Block, read_cells, write_cells
-from child_models.spaces.nasnet_final import STEMS, Cells, FinalNetwork
 from child_models.spaces.nasnet_ops import OPS
-from child_models.spaces.nasnet_search import SearchNetwork, unstack
+from child_models.spaces.nasnet_space import cell_space, check_concat
+from child_models.spaces.nasnet_spec import cell_spec
 from child_models.types import Published, Space
-from controller.spec import Codec, Decision, DecisionSpec
 
 CELLS = ("normal", "reduce")
-
-
-# ---- decisions ----------------------------------------------------------------------
-
-
-def _group(flat: Sequence[Any]) -> Cells:
-    """Blocks by cell, of one value a decision."""
-    blocks = [
-        Block(tuple(flat[t : t + 2]), tuple(flat[t + 2 : t + 4]), flat[t + 4])
-        for t in range(0, len(flat), 5)
-    ]
-    half = len(blocks) // 2
-    return {"normal": tuple(blocks[:half]), "reduce": tuple(blocks[half:])}
-
-
-def _flatten(cells: Cells) -> list[Any]:
-    """The inverse of `_group`."""
-    return [
-        value
-        for name in CELLS
-        for block in cells[name]
-        for value in (*block.inputs, *block.ops, block.combiner)
-    ]
-
-
-def _encode(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
-    named = [
-        value if d.group == "input" else d.choices[value]
-        for d, value in zip(spec.decisions, decisions, strict=True)
-    ]
-    return write_cells(_group(named))
-
-
-def _decode(spec: DecisionSpec, text: str) -> list[int]:
-    cells = read_cells(text, CELLS)
-    blocks = spec.length // 10
-    for name in CELLS:
-        if len(cells[name]) != blocks:
-            raise ValueError(
-                f"cell {name!r} has {len(cells[name])} blocks; this space has {blocks}"
-            )
-    decisions = []
-    for decision, value in zip(spec.decisions, _flatten(cells), strict=True):
-        if decision.group != "input":
-            if value not in decision.choices:
-                raise ValueError(
-                    f"decision {decision.name!r} is {value!r};"
-                    f" legal: {', '.join(decision.choices)}"
-                )
-            value = decision.choices.index(value)
-        elif not isinstance(value, int):
-            raise ValueError(f"decision {decision.name!r} is {value!r}, not a state")
-        decisions.append(value)
-    return decisions
-
-
-def nasnet_spec(blocks: int) -> DecisionSpec:
-    """The decisions of both cells, ``10 * blocks``."""
-    decisions = []
-    for c, cell in enumerate(CELLS):
-        for b in range(blocks):
-            states = ("current", "previous", *(f"block_{i}" for i in range(b)))
-            targets = (-1, -2, *(c * blocks + i for i in range(b)))
-            for name, group, choices in (
-                ("input_left", "input", states),
-                ("input_right", "input", states),
-                ("op_left", "op", OPS),
-                ("op_right", "op", OPS),
-                ("combiner", "combiner", COMBINERS),
-            ):
-                decisions.append(
-                    Decision(
-                        f"{cell}/{b}/{name}",
-                        choices,
-                        group,
-                        c * blocks + b,
-                        targets if group == "input" else (),
-                    )
-                )
-    return DecisionSpec(tuple(decisions), codec=Codec(_encode, _decode))
-
-
-# ---- the space ----------------------------------------------------------------------
 
 
 def nasnet(
     *,
     classes: int,
     blocks: int = 5,
+    ops: Sequence[str] = OPS,
+    add_only: bool = False,
     channels: int = 32,
     cells: int = 6,
     stem: str = "cifar",
@@ -129,6 +40,8 @@ def nasnet(
     Args:
       classes: number of classes.
       blocks: B, blocks a cell.
+      ops: that a block may apply, by name.
+      add_only: whether blocks add their two sides, and no combiner is decided.
       channels: F, of the first normal cells; doubled by each reduction.
       cells: N, normal cells in total; reductions come before int(N/3) and int(2N/3).
       stem: "cifar", a 3x3 convolution; or "imagenet", a strided one and two reduction
@@ -148,75 +61,25 @@ def nasnet(
       a space of three bindings.
 
     Raises:
-      ValueError: on sizes that no network has.
+      ValueError: on sizes that no network has, or an unknown op.
     """
-    positive = {"classes": classes, "channels": channels}
-    if stem_multiplier is not None:
-        positive["stem_multiplier"] = stem_multiplier
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: must be in [0, 1)")
-    _check(blocks, cells, stem, normal_concat, reduce_concat, positive)
-    spec = nasnet_spec(blocks)
+    spec = cell_spec(CELLS, blocks, ops, add_only=add_only)
     sizes = {
         "classes": classes,
         "channels": channels,
         "cells": cells,
         "stem": stem,
-        "stem_multiplier": stem_multiplier or (3.0 if stem == "cifar" else 1.0),
-        "normal_concat": None if normal_concat is None else tuple(normal_concat),
-        "reduce_concat": None if reduce_concat is None else tuple(reduce_concat),
+        "stem_multiplier": stem_multiplier,
+        "normal_concat": check_concat("normal_concat", normal_concat, blocks),
+        "reduce_concat": check_concat("reduce_concat", reduce_concat, blocks),
         "dtype": dtype,
     }
-    search = SearchNetwork(affine=affine, **sizes)
-    final = FinalNetwork(
-        skip_reduction_layer_input=skip_reduction_layer_input,
-        aux_head=aux_head,
-        dropout=dropout,
-        **sizes,
-    )
-
-    def module(form: str) -> nn.Module:
-        forms = {"search": search, "final": final}
-        if form not in forms:
-            raise ValueError(f"form {form!r}: must be one of {', '.join(forms)}")
-        return forms[form]
-
-    def bind(decisions: Any) -> Cells:
-        return _group(bind_all(spec, decisions))
-
-    return Space(spec, module, bind, functools.partial(_extract, search, bind))
-
-
-def _check(blocks, cells, stem, normal_concat, reduce_concat, positive) -> None:
-    for name, value in positive.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value}: must be positive")
-    if blocks < 1:
-        raise ValueError(f"blocks={blocks}: must be at least 1")
-    if cells < 2:
-        raise ValueError(f"cells={cells}: must be at least 2, one after each reduction")
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r}: must be one of {', '.join(STEMS)}")
-    for name, concat in (("normal", normal_concat), ("reduce", reduce_concat)):
-        if concat is not None and (not concat or set(concat) - set(range(blocks + 2))):
-            raise ValueError(
-                f"{name}_concat={tuple(concat)}: must name some of the states 0 to"
-                f" {blocks + 1}"
-            )
-
-
-def _extract(search: SearchNetwork, bind: Any, variables: Any, decisions: Any) -> Any:
-    """Variables of the fixed search-form child of integer decisions; see `Space`."""
-    channels = variables["params"]["stem"]["Conv_0"]["kernel"].shape[2]
-    image = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
-    wanted = jax.eval_shape(
-        lambda x: search.init(jax.random.key(0), bind(decisions), x, True), image
-    )
-    return {
-        name: unstack(variables[name], wanted[name])
-        for name in wanted
-        if name in variables
+    final = {
+        "skip_reduction_layer_input": skip_reduction_layer_input,
+        "aux_head": aux_head,
+        "dropout": dropout,
     }
+    return cell_space(spec, ops, sizes, final=final, affine=affine)
 
 
 # ---- published cells ----------------------------------------------------------------
@@ -239,7 +102,7 @@ _NASNET_A = """{
 def _nasnet_a(image: tuple[int, int, int], **sizes: Any) -> Published:
     """NASNet-A at some size; its cells return the states that the authors' do."""
     concat = {"normal_concat": (1, 2, 3, 4, 5, 6), "reduce_concat": (3, 4, 5, 6)}
-    decisions = nasnet_spec(5).decode(_NASNET_A)
+    decisions = cell_spec(CELLS, 5, OPS, add_only=False).decode(_NASNET_A)
     return Published("nasnet", {"blocks": 5, **sizes, **concat}, image, decisions)
 
 

@@ -14,15 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import is_fixed
 from child_models.genotype import Block, unused_states
 from child_models.ops.drop_path import drop_path
 from child_models.ops.layers import Conv, Dense, FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm
 from child_models.spaces.nasnet_ops import IDENTITY, OPS, combiners, operation
+from child_models.spaces.nasnet_spec import Cells, is_fixed_cell
 
 STEMS = ("cifar", "imagenet")
-Cells = dict[str, tuple[Block, ...]]  # "normal" and "reduce", bound
 
 
 class Layer(NamedTuple):
@@ -41,13 +40,20 @@ class Layer(NamedTuple):
     auxiliary: bool = False
 
 
-def layout(cells: int, stem: str, skip_reduction_layer_input: bool) -> list[Layer]:
-    """The layers of a network with ``cells`` normal cells.
+def layout(
+    cells: int,
+    stem: str,
+    skip_reduction_layer_input: bool = False,
+    reductions_within: bool = False,
+) -> list[Layer]:
+    """The layers of a network with N = ``cells`` normal cells.
 
     A reduction cell precedes the normal cells int(N/3) and int(2N/3), and doubles the
-    channels.  With ``skip_reduction_layer_input`` the normal cell after it sees, beside
-    its output, what the reduction cell saw as the layer before; else its input.  The
-    ImageNet stem ends in two reduction cells at a quarter and half of the channels.
+    channels; with ``reductions_within`` it stands in their place, and N counts it
+    (PNASNet).  With ``skip_reduction_layer_input`` the normal cell after one that
+    precedes it sees, beside its output, what the reduction cell saw as the layer
+    before; else its input.  The ImageNet stem ends in two reduction cells at a quarter
+    and half of the channels.
     """
     reductions = (int(cells / 3), int(2 * cells / 3))
     layers = []
@@ -55,12 +61,15 @@ def layout(cells: int, stem: str, skip_reduction_layer_input: bool) -> list[Laye
         layers = [Layer("reduce", 1 / 4), Layer("reduce", 1 / 2)]
     width = 1
     for i in range(cells):
-        previous = -2
+        cell, previous = "normal", -2
         if i in reductions:
             width *= 2
-            layers.append(Layer("reduce", width))
-            previous = -3 if skip_reduction_layer_input else -2
-        layers.append(Layer("normal", width, previous, i == reductions[1] - 1))
+            if reductions_within:
+                cell = "reduce"
+            else:
+                layers.append(Layer("reduce", width))
+                previous = -3 if skip_reduction_layer_input else -2
+        layers.append(Layer(cell, width, previous, i == reductions[1] - 1))
     return layers
 
 
@@ -153,7 +162,7 @@ class FinalCell(nn.Module):
                     ("left", "right"), block.inputs, block.ops, strict=True
                 )
             ]
-            combine = combiners(**common)[block.combiner]
+            combine = combiners(**common)[block.combiner or 0]
             states.append(combine(name=f"block_{b}_combine")(*halves))
         height = states[-1].shape[1]
         returned = unused_states(blocks) if self.concat is None else self.concat
@@ -238,7 +247,7 @@ class FinalNetwork(nn.Module):
       cells: N, the number of normal cells.
       stem: "cifar" or "imagenet".
       stem_multiplier: see `Stem.width`.
-      skip_reduction_layer_input: see `layout`.
+      skip_reduction_layer_input, reductions_within: see `layout`.
       normal_concat, reduce_concat: states that the cells return; None for those unused.
       operations: names behind the ops' numbers.
       aux_head: whether there is an auxiliary head; its logits are sown in training.
@@ -252,6 +261,7 @@ class FinalNetwork(nn.Module):
     stem: str = "cifar"
     stem_multiplier: float = 3.0
     skip_reduction_layer_input: bool = False
+    reductions_within: bool = False
     normal_concat: tuple[int, ...] | None = None
     reduce_concat: tuple[int, ...] | None = None
     operations: tuple[str, ...] = OPS
@@ -278,12 +288,17 @@ class FinalNetwork(nn.Module):
         Raises:
           ValueError: if the choices are not fixed.
         """
-        if not is_fixed(choices["normal"][0].combiner):
+        if not is_fixed_cell(choices["normal"]):
             raise ValueError("the final form takes fixed choices only")
         width = Stem.width(self.stem, self.channels, self.stem_multiplier)
         x = Stem(width, self.stem, train, dtype=self.dtype, name="stem")(x)
         outputs = [None, x]
-        layers = layout(self.cells, self.stem, self.skip_reduction_layer_input)
+        layers = layout(
+            self.cells,
+            self.stem,
+            self.skip_reduction_layer_input,
+            self.reductions_within,
+        )
         concats = {"normal": self.normal_concat, "reduce": self.reduce_concat}
         for i, layer in enumerate(layers):
             cell = FinalCell(

@@ -1,11 +1,12 @@
-"""The 13 operations of the NASNet space, and their combination.
+"""The operations of NASNet's cells and their like, and their combination.
 
 Zoph et al., https://arxiv.org/abs/1707.07012, section 3.2 and figure 2.  Built as in
 the authors' TensorFlow code: separable convolutions are applied twice; a pool or an
 identity that must change the number of channels (or, for the identity, the size) gets a
 1x1 convolution.  Full convolutions larger than 1x1 have the bottleneck that the same
 authors' AmoebaNet code gives them: 1x1 to a quarter of the channels (three eighths for
-1x3-3x1), the convolution, 1x1 back.
+1x3-3x1), the convolution, 1x1 back.  The dilated separable convolution of AmoebaNet
+(https://arxiv.org/abs/1802.01548) is applied twice, as the others.
 """
 
 import functools
@@ -29,7 +30,7 @@ _BOTTLENECKS = {
     "conv_3x3": (((3, 3),), 1, 1 / 4),
 }
 
-OPS = (
+OPS = (  # the 13 of NASNet
     IDENTITY,
     "conv_1x3_3x1",
     "conv_1x7_7x1",
@@ -44,6 +45,7 @@ OPS = (
     "sep_conv_5x5",
     "sep_conv_7x7",
 )
+KNOWN_OPS = (*OPS, "dil_sep_conv_3x3")
 
 
 class Bottleneck(nn.Module):
@@ -99,7 +101,7 @@ def operation(
     """The operation of that name as a factory of modules, called with ``name=``.
 
     Args:
-      name: one of `OPS`.
+      name: one of `KNOWN_OPS`.
       inputs: channels that the operation gets.
       features: channels that it returns.
       train: whether batch norm uses the statistics of the batch.
@@ -119,8 +121,11 @@ def operation(
         return functools.partial(ReLUConvBN, features, strides=strides, **common)
     kind, _, size = name.partition("_")
     window = int(size[-1])
-    if kind == "sep":
-        return functools.partial(SepConv, features, window, strides, **common)
+    if kind in ("sep", "dil"):
+        dilation = 2 if kind == "dil" else 1
+        return functools.partial(
+            SepConv, features, window, strides, dilation=dilation, **common
+        )
     return functools.partial(Pool, kind, window, strides, features, **common)
 
 

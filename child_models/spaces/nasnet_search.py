@@ -23,25 +23,26 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from child_models.choice import Choice, Weighted, choose, indicator, is_fixed, pick
+from child_models.choice import Choice, Weighted, choose, indicator, pick
 from child_models.genotype import Block, unused_states
 from child_models.ops.drop_path import drop_path
 from child_models.ops.layers import FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm
 from child_models.spaces.nasnet_final import (
-    Cells,
     Classifier,
     Stem,
     drop_probability,
     layout,
 )
 from child_models.spaces.nasnet_ops import IDENTITY, OPS, combiners, operation
+from child_models.spaces.nasnet_spec import Cells, is_fixed_cell
 
 
 class Common(NamedTuple):
     """What all parts of a stage share, static."""
 
     features: int
+    operations: tuple[str, ...]
     train: bool
     affine: bool
     dtype: Any
@@ -87,13 +88,15 @@ def unstack(shared: Any, wanted: Any) -> Any:
     """Cuts a fixed child's variables out of shared ones, trees of one collection.
 
     The child's ``cells_1/blocks_3/sides_0/...`` is ``cells/blocks/sides/...[1, 3, 0]``.
+    A cell of fewer blocks has the first of an output's kernels.
     """
     shared = traverse_util.flatten_dict(shared)
     child = {}
-    for path in traverse_util.flatten_dict(wanted):
+    for path, leaf in traverse_util.flatten_dict(wanted).items():
         steps = [_STEP.fullmatch(part) for part in path]
         source = tuple(m[1] if m else p for m, p in zip(steps, path, strict=True))
-        child[path] = shared[source][tuple(int(m[2]) for m in steps if m)]
+        found = shared[source][tuple(int(m[2]) for m in steps if m)]
+        child[path] = found[: leaf.shape[0]]
     return traverse_util.unflatten_dict(child)
 
 
@@ -108,14 +111,15 @@ class Side(nn.Module):
     @nn.compact
     def __call__(self, drop, inputs):
         x, op = inputs
-        features = self.common.features
+        features, names = self.common.features, self.common.operations
         branches = [
             operation(name, inputs=features, features=features, **self.common.norm)
-            for name in OPS
+            for name in names
         ]
         y = choose(op, branches, x, name="op")
         if drop is not None and self.has_rng("dropout"):
-            identity = indicator(op, len(OPS))[OPS.index(IDENTITY)]
+            kept = jnp.array([name == IDENTITY for name in names], jnp.float32)
+            identity = indicator(op, len(names)) @ kept
             y = drop_path(y, drop * (1 - identity), self.make_rng("dropout"))
         return drop, y
 
@@ -140,7 +144,8 @@ class SearchBlock(nn.Module):
         xs = xs if isinstance(states, list) else _stack(xs)
         _, (left, right) = _repeat(Side, "sides", self.common, drop, xs)
         combine = combiners(**self.common.norm)
-        out = choose(block.combiner, combine, left, right, name="combine")
+        combiner = 0 if block.combiner is None else block.combiner
+        out = choose(combiner, combine, left, right, name="combine")
         if isinstance(states, list):
             return ([*states, out], drop), None
         return (states.at[number + 2].set(out), drop), None
@@ -193,7 +198,7 @@ class SearchCell(nn.Module):
 
 def _numbered(blocks: Sequence[Block]) -> Any:
     """The blocks as `SearchCell` takes them: (number, block), a list if fixed."""
-    if is_fixed(blocks[0].combiner):
+    if is_fixed_cell(blocks):
         return list(enumerate(blocks))
     padded = [
         block._replace(inputs=tuple(_pad(c, len(blocks) + 2) for c in block.inputs))
@@ -214,18 +219,21 @@ def _returned(blocks: Sequence[Block], concat: tuple[int, ...] | None) -> Any:
     """How much of each state a cell returns: 1 for the given states, or those unused.
 
     Under the sampled and the relaxed binding a state's share is the product, over all
-    blocks that could take it, of one minus the weight with which they do.
+    blocks that could take it, of one minus the weight with which they do; blocks count
+    as much as they are present.
     """
     n = len(blocks) + 2
-    fixed = is_fixed(blocks[0].combiner)
+    fixed = is_fixed_cell(blocks)
     if fixed or concat is not None:
         states = unused_states(blocks) if concat is None else concat
         share = tuple(float(i in states) for i in range(n))
         return share if fixed else jnp.array(share)
     share = jnp.ones(n)
     for b, block in enumerate(blocks):
+        present = 1.0 if block.present is None else block.present
+        share = share.at[b + 2].multiply(present)
         for choice in block.inputs:
-            taken = indicator(choice, b + 2)
+            taken = present * indicator(choice, b + 2)
             share = share * (1 - jnp.pad(taken, (0, n - b - 2)))
     return share
 
@@ -244,8 +252,10 @@ class SearchNetwork(nn.Module):
     cells: int
     stem: str = "cifar"
     stem_multiplier: float = 3.0
+    reductions_within: bool = False
     normal_concat: tuple[int, ...] | None = None
     reduce_concat: tuple[int, ...] | None = None
+    operations: tuple[str, ...] = OPS
     affine: bool = True
     dtype: Any = None
 
@@ -269,26 +279,22 @@ class SearchNetwork(nn.Module):
         width = Stem.width(self.stem, self.channels, self.stem_multiplier)
         x = Stem(width, self.stem, name="stem", **norm)(x)
         carry = (x, x)
-        layers = layout(self.cells, self.stem, False)
+        layers = layout(self.cells, self.stem, reductions_within=self.reductions_within)
         inputs = self._inputs(choices, layers, drop_path)
         stages = itertools.groupby(
             zip(layers, inputs, strict=True), lambda pair: pair[0].width
         )
         for i, (width, stage) in enumerate(stages):
             kinds, xs = zip(*stage, strict=True)
-            common = Common(int(self.channels * width), **norm)
+            common = Common(int(self.channels * width), self.operations, **norm)
             fit = FactorizedReduce if kinds[0].cell == "reduce" else ReLUConvBN
             carry = tuple(
                 fit(common.features, name=f"stage_{i}_{name}", **norm)(state)
                 for name, state in zip(("current", "previous"), carry, strict=True)
             )
-            xs = list(xs) if self._fixed(choices) else _stack(xs)
+            xs = list(xs) if is_fixed_cell(choices["normal"]) else _stack(xs)
             carry = Stage(common, name=f"stage_{i}")(carry, xs)
         return Classifier(self.classes, dtype=self.dtype, name="classifier")(carry[0])
-
-    @staticmethod
-    def _fixed(choices):
-        return is_fixed(choices["normal"][0].combiner)
 
     def _inputs(self, choices, layers, drop_path):
         """What each layer's `SearchCell` gets, in order."""

@@ -27,6 +27,16 @@ ONCE = DecisionSpec(
 )
 
 
+# A node of two sides (input, op), which may be exchanged: of 36, 21 differ.
+SIDES = DecisionSpec(
+    tuple(
+        Decision(f"0/{name}_{side}", choices, name, 0)
+        for name, choices in (("input", ("0", "1")), ("op", OPS))
+        for side in ("left", "right")
+    ),
+    symmetries=(((0, 2), (1, 3)),),
+)
+
 LEGAL = {spec: tuple(spec.enumerate()) for spec in (FREE, ONCE)}
 
 
@@ -108,6 +118,11 @@ def test_validate_returns_plain_integers():
     assert values == (2, 1, 0) and all(type(v) is int for v in values)
 
 
+def test_integers_are_validated_inside_compiled_code():
+    total = jax.jit(lambda x: x + sum(ONCE.validate((0, 2, 1, 1))))
+    assert total(1) == 5
+
+
 def test_legal_reads_only_the_prefix():
     legal = jax.jit(ONCE.legal)
     expected = [False, True, False, True]
@@ -122,6 +137,32 @@ def test_is_legal_agrees_with_validate():
     vectors = np.stack(np.meshgrid(*[np.arange(-1, 5)] * 4), axis=-1).reshape(-1, 4)
     legal = {tuple(v) for v in vectors[np.asarray(is_legal(vectors))].tolist()}
     assert legal == set(LEGAL[ONCE])
+
+
+# ---- symmetry -----------------------------------------------------------------------
+
+
+def test_canonical_form_is_the_same_for_both_orders_and_for_no_others():
+    vectors = np.array(list(SIDES.enumerate()), np.int32)
+    swapped = vectors[:, [1, 0, 3, 2]]
+    canonical = np.asarray(jax.jit(SIDES.canonical)(vectors))
+    assert canonical.dtype == np.int32
+    np.testing.assert_array_equal(SIDES.canonical(swapped), canonical)
+    same = np.all(canonical == vectors, axis=1) | np.all(canonical == swapped, axis=1)
+    assert same.all() and len(np.unique(canonical, axis=0)) == 6 * 7 // 2
+    assert SIDES.canonical(jnp.array([1, 0, 0, 2])).tolist() == [0, 1, 2, 0]
+    assert SIDES.canonical(jnp.array([1, 1, 2, 1])).tolist() == [1, 1, 1, 2]
+
+
+def test_without_symmetries_every_vector_is_canonical():
+    assert FREE.canonical(jnp.array([2, 1, 0])).tolist() == [2, 1, 0]
+
+
+def test_expansions_of_a_node_are_all_and_differ():
+    expansions = SIDES.expansions(0)
+    np.testing.assert_array_equal(SIDES.canonical(expansions), expansions)
+    assert len(np.unique(expansions, axis=0)) == len(expansions) == 21
+    assert FREE.expansions(1).tolist() == [[0], [1]]
 
 
 # ---- random draws -------------------------------------------------------------------

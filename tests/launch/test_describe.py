@@ -113,6 +113,20 @@ def test_a_nasnet_genotype_is_recognised():
     assert describe(subject)["decisions"][:5] == [0, 1, 10, 0, 0]
 
 
+def test_genotypes_whose_blocks_add_are_told_apart():
+    block = [["sep_conv_3x3", 0], ["identity", 1]]
+    small = {"channels": 2, "cells": 2}
+    for cells, space in (
+        ({"normal": [block], "reduce": [block]}, "amoeba_cell"),
+        ({"cell": [block]}, "pnas_cell"),
+    ):
+        subject = find(json.dumps(cells), None, small)
+        assert (subject.space, subject.options["blocks"]) == (space, 1)
+        found = describe(subject)
+        assert found["decisions"][:4] == [0, 1, 1, 0]
+        assert found["genotype"] == json.dumps(cells)
+
+
 def test_a_config_gives_the_sizes_of_the_network_it_retrains():
     config = enas_micro_cifar10.get_config()
     subject = find("0 0 1 0 " * 10, config, {})
@@ -171,7 +185,7 @@ def test_a_result_is_described_at_the_sizes_of_its_workdir(tmp_path):
         (CELL.replace("none~2", "pool~2"), {}, "'pool' must be one of: none, skip"),
         (CELL, {"chanels": 3}, "config.space has no key 'chanels'; did you mean"),
         (CELL, {"channels": 0}, "config.space: .*channels"),
-        (CELL, {"name": "x"}, "config.space.name is 'x'; known: enas_macro, enas_mic"),
+        (CELL, {"name": "x"}, "config.space.name is 'x'; known: amoeba_cell, enas_m"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(text, overrides, message):
@@ -202,6 +216,12 @@ def test_a_combiner_shows_in_the_picture():
     nasnet = SPACES["nasnet"](classes=2, blocks=1).spec
     line = picture(nasnet, (0, 1, 0, 0, 1) * 2).splitlines()[0]
     assert line == "  normal/0  concat(identity(current), identity(previous))"
+
+
+def test_the_picture_leaves_out_absent_blocks():
+    spec = SPACES["pnas_cell"](classes=2, blocks=2, fewer=True).spec
+    line = "  cell/0  sep_conv_3x3(current) + identity(previous)"
+    assert picture(spec, (0, 0, 1, 1, 0, 0, 0, 0, 0)) == line
 
 
 def test_the_summary_of_a_space_counts_it():

@@ -8,6 +8,12 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 
 SIZES = {
+    "amoeba_cell": {
+        "blocks": 2,
+        "ops": ("identity", "dil_sep_conv_3x3"),  # few compile sooner
+        "cells": 2,
+        "channels": 4,
+    },
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
     "genetic_cnn": {"nodes": (2, 3), "channels": (4, 4), "kernel": 3, "hidden": 4},
@@ -19,12 +25,28 @@ SIZES = {
     },
     "nasbench201": {"cells": 2, "channels": 4},
     "nasnet": {"blocks": 2, "cells": 2, "channels": 4},
+    "pnas_cell": {
+        "blocks": 2,
+        "fewer": True,
+        "ops": ("identity", "sep_conv_3x3"),
+        "cells": 2,
+        "channels": 4,
+    },
 }
 CLASSES, IMAGE = 3, (8, 8, 3)
-GROUPS = ("op", "input", "skip", "combiner", "height", "width", "filters")
+GROUPS = (
+    "op",
+    "input",
+    "skip",
+    "combiner",
+    "blocks",
+    "height",
+    "width",
+    "filters",
+)
 NUM_FIXED = 2  # architectures whose fixed children are compiled
 NUM_DRAWS = 4
-SLOW_TO_COMPILE = ("enas_micro", "nasbench201", "nasnet")
+SLOW_TO_COMPILE = ("amoeba_cell", "enas_micro", "nasbench201", "nasnet", "pnas_cell")
 # Compilation is most of the time here: code as XLA first writes it is fast enough.
 COMPILER = {
     "xla_backend_optimization_level": 0,
@@ -260,7 +282,7 @@ def test_encodings_round_trip_and_draws_and_mutants_are_legal(case):
 
 def test_decisions_are_described_for_policies(case):
     for decision in case.space.spec.decisions:
-        assert decision.node >= 0
+        assert (decision.node < 0) == (decision.group == "blocks")
         assert decision.group in GROUPS
         assert bool(decision.targets) == (decision.group in ("input", "skip"))
         assert all(target < decision.node for target in decision.targets)

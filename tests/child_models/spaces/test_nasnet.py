@@ -15,29 +15,11 @@ from child_models.genotype import Block, unused_states
 from child_models.spaces.nasnet import PUBLISHED, nasnet
 from child_models.spaces.nasnet_final import (
     FinalCell,
-    FinalNetwork,
     drop_probability,
     layout,
 )
-from child_models.spaces.nasnet_ops import IDENTITY, OPS, operation
+from child_models.spaces.nasnet_ops import IDENTITY, KNOWN_OPS, OPS, operation
 from child_models.spaces.nasnet_search import _numbered, _returned, unstack
-
-AMOEBANET_A = {
-    "normal": (
-        Block((0, 0), ("avg_pool_3x3", "max_pool_3x3")),
-        Block((1, 1), ("sep_conv_3x3", IDENTITY)),
-        Block((0, 1), (IDENTITY, "avg_pool_3x3")),
-        Block((0, 2), ("sep_conv_3x3", "sep_conv_5x5")),
-        Block((5, 0), ("avg_pool_3x3", "sep_conv_3x3")),
-    ),
-    "reduce": (
-        Block((1, 0), ("sep_conv_3x3", "avg_pool_3x3")),
-        Block((0, 2), ("max_pool_3x3", "sep_conv_7x7")),
-        Block((1, 0), ("max_pool_3x3", "max_pool_3x3")),
-        Block((4, 0), ("sep_conv_3x3", "conv_1x7_7x1")),
-        Block((1, 0), ("avg_pool_3x3", "sep_conv_7x7")),
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -152,23 +134,6 @@ def test_nasnet_a_large_has_its_published_size():
     assert cost.macs == pytest.approx(23.8e9, rel=0.01)
 
 
-def test_amoebanet_a_comes_out_of_the_same_builder():
-    numbered = {
-        name: tuple(
-            b._replace(ops=tuple(map(OPS.index, b.ops)), combiner=0) for b in cell
-        )
-        for name, cell in AMOEBANET_A.items()
-    }
-    network = FinalNetwork(
-        classes=10,
-        channels=32,
-        cells=18,
-        normal_concat=(1, 3, 4, 6),
-        reduce_concat=(2, 3, 4, 5, 6),
-    )
-    assert count(network, numbered, (32, 32, 3)).params == 2_567_754
-
-
 def test_concat_combiner_builds_and_costs_a_1x1_convolution(tiny):
     add = np.zeros(20, np.int32)
     concat = add.copy()
@@ -202,9 +167,13 @@ def test_a_reduction_precedes_the_cells_at_one_and_two_thirds():
     ]
     assert [layer.previous for layer in layers[6:8]] == [-2, -3]
     assert [i for i, layer in enumerate(layers) if layer.auxiliary] == [10]
+    within = layout(9, "cifar", reductions_within=True)
+    assert "".join(layer.cell[0] for layer in within) == "nnnrnnrnn"
+    assert [layer.width for layer in within] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert {layer.previous for layer in within} == {-2} and within[5].auxiliary
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", KNOWN_OPS)
 def test_every_op_strides_and_widens(name):
     module = operation(name, inputs=4, features=8, strides=2, train=True)()
     shape = jax.eval_shape(
@@ -270,12 +239,12 @@ def test_returned_states_are_those_that_the_fixed_child_leaves_unused(tiny):
 def test_fixed_child_holds_the_chosen_slices():
     shared = {
         "stage_1": {
-            "cells": {"blocks": {"sides": {"k": jnp.arange(24).reshape(3, 4, 2)}}}
+            "cells": {"blocks": {"sides": {"k": jnp.arange(48).reshape(3, 4, 2, 2)}}}
         }
     }
-    wanted = {"stage_1": {"cells_2": {"blocks_3": {"sides_1": {"k": None}}}}}
+    wanted = {"stage_1": {"cells_2": {"blocks_3": {"sides_1": {"k": jnp.ones(2)}}}}}
     child = unstack(shared, wanted)
-    assert child["stage_1"]["cells_2"]["blocks_3"]["sides_1"]["k"] == 23
+    assert child["stage_1"]["cells_2"]["blocks_3"]["sides_1"]["k"].tolist() == [46, 47]
 
 
 def test_input_choices_are_padded_to_all_states(tiny):
@@ -293,7 +262,9 @@ def test_input_choices_are_padded_to_all_states(tiny):
         ({"cells": 1}, "cells=1"),
         ({"blocks": 0}, "blocks=0"),
         ({"stem": "mnist"}, "one of cifar, imagenet"),
-        ({"normal_concat": (7,)}, "states 0 to 6"),
+        ({"normal_concat": (7,)}, r"normal_concat=\(7,\): .* states 0 to 6"),
+        ({"ops": ("conv_9x9",)}, "ops has 'conv_9x9'; known: identity"),
+        ({"dropout": 1.0}, "dropout=1.0"),
     ],
 )
 def test_sizes_that_no_network_has_are_refused(arguments, message):

@@ -78,7 +78,9 @@ def test_second_derivatives_equal_those_of_lax_switch(operands, remat):
         """The gradient's directional derivative along itself, forward over reverse."""
         gradient = jax.grad(partial(_value, run), argnums=1)
         along = gradient(index, differentiable, other)
-        turned = jax.jvp(lambda d: gradient(index, d, other), (differentiable,), (along,))
+        turned = jax.jvp(
+            lambda d: gradient(index, d, other), (differentiable,), (along,)
+        )
         return turned[1]
 
     for index in range(len(BRANCHES)):

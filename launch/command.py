@@ -103,6 +103,13 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(main())
         except UserError as error:
             _fail(error)
+        except Interrupted as stop:
+            if jax.process_index() == 0:
+                print(f"stopped, all saved; to continue: {_this_command()}", flush=True)
+            sys.exit(128 + stop.signum)
+        except KeyboardInterrupt:  # while nothing heeds signals, or the second one
+            print(f"stopped; to continue: {_this_command()}", flush=True)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             if not _disk_is_full(error):
                 raise
@@ -111,13 +118,6 @@ def run(main: Callable[[], int | None]) -> None:
                 f"no space left on the disk ({text}); make room and run the same "
                 "command again: what was saved is intact"
             )
-        except Interrupted as stop:
-            if jax.process_index() == 0:
-                print(f"stopped, all saved; to continue: {_this_command()}", flush=True)
-            sys.exit(128 + stop.signum)
-        except KeyboardInterrupt:  # while nothing heeds signals, or the second one
-            print(f"stopped; to continue: {_this_command()}", flush=True)
-            sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse)
 

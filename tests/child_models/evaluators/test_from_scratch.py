@@ -10,7 +10,7 @@ import child_models.evaluators.from_scratch as module_under_test
 from child_models.choice import bind_all, choose
 from child_models.evaluators.from_scratch import from_scratch
 from child_models.recipe import recipe
-from child_models.spaces import SPACES
+from child_models.shared_params import extract
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Split
 from controller.loop import make_loop, schedule
@@ -56,7 +56,7 @@ SPACE = Space(
     SPEC,
     lambda form: Toy(),
     lambda decisions: bind_all(SPEC, decisions),
-    None,
+    lambda variables, decisions: extract(Toy(), decisions, variables, (8, 8, 1)),
     running_statistics=False,
 )
 
@@ -162,10 +162,7 @@ def test_fewer_images_may_be_trained_on():
     assert len(evaluator.data["validation"].labels) == 33
 
 
-# ---- a space of the project ---------------------------------------------------------
-
-CELLS = SPACES["nasbench201"](classes=CLASSES, channels=4, cells=1)
-MIXED = (3, 1, 0, 4, 2, 3)  # decisions of its six edges
+# ---- the training of a child --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +175,10 @@ def trained():
             "recipe",
             lambda *args, **kwargs: built.append(recipe(*args, **kwargs)) or built[0],
         )
-        data = build(CELLS).data
+        data = build().data
     training = built[0]
     init, run = jax.jit(training.init), jax.jit(training.run)
-    choices = CELLS.bind(jnp.array(MIXED))
+    choices = SPACE.bind(jnp.array(GOOD))
     before = init(jax.random.key(3), data["train"], choices)
     after, _ = run(before, data["train"], choices, 6)
     return training, data, run, before, after
@@ -190,15 +187,15 @@ def trained():
 def test_weights_that_are_not_sampled_do_not_move(trained):
     *_, before, after = trained
     old, new = (dict(_leaves(state.params)) for state in (before, after))
-    read = dict(_leaves(CELLS.extract(before.variables, MIXED)["params"])).keys()
+    read = dict(_leaves(SPACE.extract(before.variables, GOOD)["params"])).keys()
     assert read < old.keys()
     assert {path for path in old if (old[path] != new[path]).any()} == read
 
 
 def test_a_child_learns_as_it_would_alone(trained):
     training, data, _, before, after = trained
-    choices = CELLS.bind(np.array(MIXED))
-    start, end = (CELLS.extract(state.variables, MIXED) for state in (before, after))
+    choices = SPACE.bind(np.array(GOOD))
+    start, end = (SPACE.extract(state.variables, GOOD) for state in (before, after))
     alone = training.init(jax.random.key(3), data["train"], choices).replace(**start)
     alone, _ = jax.jit(lambda s: training.run(s, data["train"], choices, 6))(alone)
     for a, b in zip(*map(jax.tree.leaves, (alone.variables, end)), strict=True):
@@ -207,8 +204,8 @@ def test_a_child_learns_as_it_would_alone(trained):
 
 def test_one_compilation_trains_all_architectures(trained):
     training, data, run, before, _ = trained
-    for key in jax.random.split(jax.random.key(0), 5):
-        choices = CELLS.bind(CELLS.spec.sample(key))
+    for decisions in (GOOD, OTHER, (0, 0), (1, 1)):
+        choices = SPACE.bind(jnp.array(decisions))
         state, _ = run(before, data["train"], choices, 6)
         assert int(state.step) == 6 == training.steps
     assert run._cache_size() == 1

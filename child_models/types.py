@@ -39,6 +39,23 @@ class Space(NamedTuple):
     running_statistics: bool = True
 
 
+def check_sampled(what: str, space: Space) -> None:
+    """Refuses a space of which no program can serve all architectures.
+
+    Args:
+      what: needs the sampled binding, in words.
+      space: that is to have it.
+
+    Raises:
+      ValueError: if it has not, with the bindings that it has.
+    """
+    if "sampled" not in space.bindings:
+        raise ValueError(
+            f"{what} needs the binding 'sampled'; the space has only "
+            f"{', '.join(sorted(space.bindings))}"
+        )
+
+
 class Task(NamedTuple):
     """What a child learns.
 

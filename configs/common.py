@@ -52,13 +52,36 @@ def base() -> ConfigDict:
     )
 
 
+def trials_on_digits() -> ConfigDict:
+    """Base of searches on digits that train every child by itself, with the budget.
+
+    A round is five children, one after another; space and strategy are to be added.
+    """
+    config = base()
+    config.data.update(name="digits", validation=360)
+    config.evaluator.update(
+        name="from_scratch",
+        epochs=5,
+        batch_size=64,
+        reward_batch_size=120,
+        learning_rate=0.1,
+        pad=1,
+    )
+    config.schedule.update(child_steps=0, policy_steps=5, samples=1)
+    config.derive.n = 5
+    # After every call, so that a kill costs no more than the trials that were running.
+    config.train.update(rounds=10, checkpoint_seconds=0.0)
+    config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05, pad=1)
+    return config
+
+
 def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     """Applies the argument of a config.
 
     Args:
       config: the experiment.
       arg: of ``get_config``.
-      smoke: sections of the smoke variant, beyond `SMOKE`.
+      smoke: sections of the smoke variant, beyond `SMOKE` and `SMOKE_TRIALS`.
 
     Returns:
       the config, changed.
@@ -66,7 +89,8 @@ def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     variants = parse_arg(arg)
     if variants.smoke:
         config.data = ConfigDict({"seed": config.data.seed})
-        for sections in (SMOKE, smoke):
+        trials = SMOKE_TRIALS if config.evaluator.name == "from_scratch" else {}
+        for sections in (SMOKE, trials, smoke):
             for section, options in sections.items():
                 for name, value in options.items():
                     config[section][name] = value
@@ -107,4 +131,9 @@ SMOKE = {
         "cutout": 0,
     },
     "baseline": {"n": 1},
+}
+
+SMOKE_TRIALS = {  # where children share no weights
+    "evaluator": {"epochs": 1},
+    "schedule": {"child_steps": 0, "warmup_rounds": 0},
 }

@@ -5,7 +5,8 @@ A round is ``child_steps`` training steps of the evaluator, then ``policy_steps`
 within or across rounds, and its size does not change the result: every random draw
 comes from the state's key and the number of the tick.
 
-Shapes: n samples a policy step, T decisions, K ticks that a call's log has room for.
+Shapes: n samples a policy step, T decisions, C objectives beside the reward, K ticks
+that a call's log has room for.
 """
 
 import functools
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from controller.spec import DecisionSpec
-from controller.types import Evaluator, Key, Proposal, Strategy
+from controller.types import Evaluator, Key, Proposal, Strategy, no_improvement
 
 
 class Phase(NamedTuple):
@@ -130,6 +131,8 @@ class Log(NamedTuple):
     reward: jax.Array  # float32[K, n]
     valid: jax.Array  # bool[K, n]
     log_prob: jax.Array  # float32[K, n]
+    parent: jax.Array | None = None  # int32[K, n], None where proposals have none
+    cost: jax.Array | None = None  # float32[K, n, C], None where trials have none
 
 
 class Loop(NamedTuple):
@@ -172,7 +175,16 @@ def make_loop(
 
     Returns:
       the Loop; its functions are compiled at their first call.
+
+    Raises:
+      ValueError: if the schedule has child steps, and the evaluator nothing to train.
     """
+    child_steps = max(phase.child_steps for phase in schedule.phases)
+    if child_steps and evaluator.improve is no_improvement:
+        raise ValueError(
+            f"schedule.child_steps is {child_steps}; this evaluator trains nothing "
+            "between trials, so that it must be 0"
+        )
 
     def init(key, data):
         run_key, strategy_key, evaluator_key = jax.random.split(key, 3)
@@ -310,6 +322,8 @@ def _row(round, learn, child, policy):
         reward=trial.reward,
         valid=trial.valid,
         log_prob=trial.proposal.log_prob,
+        parent=trial.proposal.parent,
+        cost=trial.cost,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Key = jax.Array
 Metrics = dict[str, jax.Array]  # scalars, by name
@@ -66,10 +67,11 @@ class Evaluator(NamedTuple):
       improve: ``(key, state, data, propose) -> (state, metrics)``: one training step on
         ``propose(key, n) -> Proposal``; metrics hold at least "loss", and "decisions"
         int32[T] of an architecture that was trained; of one that failed where the loss
-        is not finite.
+        is not finite.  `no_improvement` where nothing is shared between trials.
       evaluate: ``(key, state, data, proposal) -> (state, Trial)``.
       score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
         split, for the final choice.
+      invalid: why a trial is not valid, in words, for the records.
     """
 
     data: Any
@@ -77,3 +79,15 @@ class Evaluator(NamedTuple):
     improve: Callable[..., tuple[Any, Metrics]]
     evaluate: Callable[[Key, Any, Any, Proposal], tuple[Any, Trial]]
     score: Callable[[Any, Any, jax.Array], jax.Array]
+    invalid: str = "its loss is not finite"
+
+
+def no_improvement(
+    key: Key, state: Any, data: Any, propose: Callable[[Key, int], Proposal]
+) -> tuple[Any, Metrics]:
+    """`Evaluator.improve` of one that trains nothing between trials: the identity.
+
+    `make_loop` refuses schedules that would call it.
+    """
+    del data
+    return state, {"loss": jnp.float32(0), "decisions": propose(key, 1).decisions[0]}

@@ -16,7 +16,7 @@ from launch.checkpoints import Checkpoints
 from launch.display import Display
 from launch.planner import Planner
 from launch.rounds import Rounds, collapse
-from launch.settings import config_sha256
+from launch.settings import config_sha256, search_sha256
 from launch.store import Store
 from launch.workdir import commit
 
@@ -53,6 +53,7 @@ class Book:
     ):
         self._spec = built.space.spec
         self._schedule = built.schedule
+        self._invalid = built.evaluator.invalid
         self._config = config
         self._workdir = workdir
         self._planner = planner
@@ -64,7 +65,8 @@ class Book:
         self._checkpoints = self._open.enter_context(
             Checkpoints(folder, keep=train.keep)
         )
-        self._store = self._open.enter_context(Store(self._workdir, train.seed))
+        store = Store(self._workdir, train.seed, search_sha256(self._config))
+        self._store = self._open.enter_context(store)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -78,7 +80,8 @@ class Book:
         """
         found = self._checkpoints.read(like)
         self._progress = _Progress() if found is None else _Progress(**found[1])
-        self._rounds = Rounds(self._spec, self._schedule, self._progress.rows)
+        rows = self._progress.rows
+        self._rounds = Rounds(self._spec, self._schedule, rows, self._invalid)
         return None if found is None else found[0]
 
     def show(self, position: Position) -> Display:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from child_models.data import load
+from child_models.evaluators.from_scratch import from_scratch
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
@@ -37,7 +38,7 @@ from launch.settings import (
     to_dict,
 )
 
-EVALUATORS = {"shared_weights": shared_weights}
+EVALUATORS = {"from_scratch": from_scratch, "shared_weights": shared_weights}
 TASKS = {"classification": classification}
 
 _NAMED = {

@@ -5,6 +5,7 @@ a traceback means that the project is at fault.
 """
 
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -116,6 +117,14 @@ def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:
         except KeyboardInterrupt:  # while nothing heeds signals, or the second one
             print(f"stopped; to continue: {_this_command()}", flush=True)
             sys.exit(128 + signal.SIGINT)
+        except Exception as error:
+            if not _disk_is_full(error):
+                raise
+            text = " ".join(str(error).split())[:200]
+            _fail(
+                f"no space left on the disk ({text}); make room and run the same "
+                "command again: what was saved is intact"
+            )
 
     app.run(guarded, flags_parser=_parse)
 
@@ -135,6 +144,17 @@ def command_line(*arguments: str) -> str:
     local = os.path.join(".venv", "bin", "python")
     same = os.path.realpath(".venv") == os.path.realpath(sys.prefix)
     return shlex.join([local if same else "python", *arguments])
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, is that of a full disk."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):  # told by TensorStore in words
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _this_command() -> str:

@@ -233,7 +233,7 @@ class _Run:
             distributed.end_together()
             raise SearchFailed(
                 f"the score of each of the {len(scored)} candidates is not finite: "
-                "shared weights have diverged; search in another workdir with a "
+                "training has diverged; search in another workdir with a "
                 "smaller config.evaluator.learning_rate or clip_norm"
             )
         return None if self._book is None else self._book.result(scored)

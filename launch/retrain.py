@@ -23,7 +23,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from child_models.cost import count
-from child_models.evaluators.from_scratch import from_scratch
+from child_models.retraining import retraining
 from child_models.types import Dataset, Space
 from controller.spec import DecisionSpec
 from launch import command
@@ -243,9 +243,7 @@ class _Retraining:
             del options[key]
         task = build_task(self._config, self._dataset.classes)
         with user_errors("config.retrain"):
-            training = from_scratch(
-                self.space, task, self._dataset, decisions, **options
-            )
+            training = retraining(self.space, task, self._dataset, decisions, **options)
         shape = self._dataset.train.images.shape[1:]
         cost = count(self.space.module("final"), self.space.bind(decisions), shape)
         try:

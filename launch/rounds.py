@@ -5,6 +5,7 @@ is complete, and what is kept of an unfinished one goes into the checkpoint as J
 """
 
 import collections
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,13 +39,19 @@ class Rounds:
       spec: of the space.
       schedule: says when a round is complete.
       partial: what `partial` returned when the state was saved, or None.
+      invalid: why a trial is not valid, in words.
     """
 
     def __init__(
-        self, spec: DecisionSpec, schedule: Schedule, partial: Mapping | None = None
+        self,
+        spec: DecisionSpec,
+        schedule: Schedule,
+        partial: Mapping | None = None,
+        invalid: str | None = None,
     ):
         self._spec = spec
         self._schedule = schedule
+        self._invalid = invalid
         self._rows = _empty() if partial is None else _copy(partial)
 
     def partial(self) -> dict[str, Any]:
@@ -87,17 +94,25 @@ class Rounds:
         rows["reward"] += log.reward[i].tolist()
         rows["valid"] += log.valid[i].tolist()
         return [
-            (int(log.round[i]), first + j, text_of(decisions), reward, valid, log_prob)
-            for j, (decisions, reward, valid, log_prob) in enumerate(
-                zip(
-                    log.decisions[i].tolist(),
-                    log.reward[i].tolist(),
-                    log.valid[i].tolist(),
-                    log.log_prob[i].tolist(),
-                    strict=True,
-                )
-            )
+            self._trial(log, i, j, first + j) for j in range(log.decisions.shape[1])
         ]
+
+    def _trial(self, log: Log, i: int, j: int, index: int) -> Row:
+        """Sample j of row i, for the store."""
+        decisions, valid = log.decisions[i, j].tolist(), bool(log.valid[i, j])
+        parent = -1 if log.parent is None else int(log.parent[i, j])
+        return Row(
+            round=int(log.round[i]),
+            index=index,
+            decisions=text_of(decisions),
+            reward=float(log.reward[i, j]) if valid else None,
+            valid=valid,
+            log_prob=float(log.log_prob[i, j]),
+            encoding=self._spec.encode(decisions),
+            cost=None if log.cost is None else _cost(log.cost[i, j].tolist()),
+            parent=None if parent < 0 else parent,
+            reason=None if valid else self._invalid,
+        )
 
     def _record(self, round: int) -> Record:
         rows = self._rows
@@ -120,6 +135,10 @@ class Rounds:
             "seconds": rows["seconds"],
             "steps_per_second": rows["ticks"] / max(rows["seconds"], 1e-9),
         }
+
+
+def _cost(objectives: list[float]) -> float | str:
+    return objectives[0] if len(objectives) == 1 else json.dumps(objectives)
 
 
 def text_of(decisions: Sequence[int]) -> str:

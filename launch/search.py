@@ -27,16 +27,22 @@ def main() -> None:
     with distributed.joined(distributed.arguments_from_flags()):
         result = search(config, workdir)
     if distributed.is_main():
-        _tell(result, workdir)
+        _tell(result, workdir, config.evaluator.name)
 
 
-def _tell(result: dict[str, Any], workdir: str) -> None:
+_MEASURED = {
+    "shared_weights": ", measured with shared weights",
+    "from_scratch": ", measured after a short training in the search form",
+}
+
+
+def _tell(result: dict[str, Any], workdir: str, evaluator: str) -> None:
     best, n = result["best"], len(result["candidates"])
     print(f"best of {n} candidates: {best['genotype']}")
     print(
-        f"its reward is {best['reward']:.4f} on the validation split. That is a proxy, "
-        "measured with shared weights: the network's own accuracy comes from training "
-        "it from scratch:"
+        f"its reward is {best['reward']:.4f} on the validation split. That is a proxy"
+        f"{_MEASURED.get(evaluator, '')}: the network's own accuracy comes from "
+        "training it from scratch:"
     )
     retrain = command_line("-m", "launch.retrain", f"--workdir={workdir}")
     print(f"  {retrain}", flush=True)

@@ -286,6 +286,15 @@ def config_sha256(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def search_sha256(config: Mapping[str, Any]) -> str:
+    """Hex digest of the settings that trials depend on, the seed apart."""
+    sections = ("data", "space", "strategy", "evaluator", "task", "schedule")
+    return config_sha256(
+        {section: config[section] for section in sections}
+        | {"dtype": config["train"]["dtype"]}
+    )
+
+
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple]:
     """Dotted keys whose values differ, with both; `None` where one has no such key."""
     flat_old, flat_new = _flatten(as_json(old)), _flatten(as_json(new))

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from etils import epath
 from tqdm import tqdm
 
-from child_models.evaluators.from_scratch import FromScratch, TrainState
+from child_models.recipe import TrainState
+from child_models.retraining import Retraining
 from launch.checkpoints import Checkpoints
 from launch.command import UserError
 from launch.display import HEARTBEAT_SECONDS
@@ -46,7 +47,7 @@ class NotFinite(UserError):
 
 
 def train(
-    training: FromScratch,
+    training: Retraining,
     key: jax.Array,
     *,
     name: str,
@@ -162,7 +163,7 @@ class _Run:
     def finish(self) -> Trained:
         """Tests the network, whose training is saved."""
         state, data = self._state, self._training.data
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = state.variables
         test = self._compile(self._training.test, variables, data)
         begin = time.monotonic()
         metric = float(test(variables, data))
@@ -173,7 +174,7 @@ class _Run:
 class _Progress:
     """A tqdm line on a terminal; elsewhere a line a minute."""
 
-    def __init__(self, name: str, training: FromScratch):
+    def __init__(self, name: str, training: Retraining):
         self._name, self._training = name, training
         self._printed = time.monotonic()
         self._bar = None

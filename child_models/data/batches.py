@@ -6,6 +6,8 @@ state alone and a run that was stopped goes on with the very same batches.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,3 +80,30 @@ class Batches:
     def _order(self, key: jax.Array, epoch: jax.Array) -> jax.Array:
         order = jax.random.permutation(jax.random.fold_in(key, epoch), self.size)
         return order.astype(jnp.int32)
+
+
+def sum_over_split(
+    size: int, batch: int, measure: Callable[[jax.Array, jax.Array], Any]
+) -> Any:
+    """Adds up what a function measures on the batches of a whole split, in order.
+
+    Args:
+      size: number of images in the split.
+      batch: number of images in a batch.
+      measure: ``(indices int32[batch], weight float32[batch]) -> sums``, a pytree.  The
+        last batch is filled up from the start of the split with images of weight 0.
+
+    Returns:
+      the sums over all batches.
+    """
+
+    def one(step):
+        index = step * batch + jnp.arange(batch)
+        return measure(index % size, (index < size).astype(jnp.float32))
+
+    def body(sums, step):
+        return jax.tree.map(jnp.add, sums, one(step)), None
+
+    shapes = jax.eval_shape(one, jnp.int32(0))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(body, zeros, jnp.arange(-(-size // batch)))[0]

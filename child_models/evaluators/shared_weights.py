@@ -19,7 +19,7 @@ import optax
 from jax.sharding import Mesh
 
 from child_models.data.augment import augmentation
-from child_models.data.batches import Batches, BatchState
+from child_models.data.batches import Batches, BatchState, sum_over_split
 from child_models.data.preprocess import preprocess
 from child_models.ops.normalization import MOMENTUM
 from child_models.optimizer import (
@@ -29,7 +29,7 @@ from child_models.optimizer import (
 )
 from child_models.per_device import Gradient, per_device
 from child_models.placement import placement
-from child_models.types import Dataset, Space, Task
+from child_models.types import Dataset, Space, Task, check_sampled
 from controller.types import Evaluator, Trial
 
 BATCH_NORMS = ("batch", "recalibrated")
@@ -114,11 +114,7 @@ def shared_weights(
       ValueError: on a space without the sampled binding, an unknown name, or a batch
         larger than its split or not a multiple of the devices.
     """
-    if "sampled" not in space.bindings:
-        raise ValueError(
-            "shared weights need the binding 'sampled'; the space has only "
-            f"{', '.join(sorted(space.bindings))}"
-        )
+    check_sampled("training shared weights", space)
     _check("reward_batch", reward_batch, REWARD_BATCHES)
     _check("batch_norm", batch_norm, BATCH_NORMS)
     _check("architectures_per_step", architectures_per_step, ARCHITECTURES_PER_STEP)
@@ -256,17 +252,11 @@ def shared_weights(
 
     def score(state, data, decisions):
         total = len(dataset.validation.labels)
-        steps = -(-total // reward_batch_size)
-
-        def body(sums, step):
-            # The last batch is filled up from the start of the split, without weight.
-            index = step * reward_batch_size + jnp.arange(reward_batch_size)
-            weight = (index < total).astype(jnp.float32)
-            new = measure(state.params, data, decisions, index % total, weight)
-            return jax.tree.map(jnp.add, sums, new), None
-
-        zero = {"accuracy": jnp.float32(0), "loss": jnp.float32(0)}
-        sums, _ = jax.lax.scan(body, zero, jnp.arange(steps))
+        sums = sum_over_split(
+            total,
+            reward_batch_size,
+            partial(measure, state.params, data, decisions),
+        )
         return reward_of(jax.tree.map(lambda s: s / total, sums))
 
     return Evaluator(data, init, improve, evaluate, score)

@@ -35,7 +35,7 @@ def good(**changes):
         ({"spaces__name": "x"}, "config has no key 'spaces'; did you mean space"),
         ({"space__name": "x"}, "config.space.name is 'x'; known: .*enas_micro"),
         ({"strategy__name": "x"}, "config.strategy.name is 'x'; known: .*reinforce"),
-        ({"evaluator__name": "x"}, "evaluator.name is 'x'; known: shared_weights"),
+        ({"evaluator__name": "x"}, "evaluator.name is 'x'; known: .*shared_weights"),
         ({"task__name": "x"}, "config.task.name is 'x'; known: classification"),
         ({"space__classes": 3}, "config.space has no key 'classes'"),
         ({"space__channels": "four"}, "space.channels is 'four'; it must be int"),

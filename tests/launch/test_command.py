@@ -1,5 +1,7 @@
 """How programs end: a mistake in one line, a stop with the command to continue."""
 
+import errno
+import os
 import pathlib
 import sys
 
@@ -63,6 +65,25 @@ def test_a_stop_prints_the_command_to_continue(monkeypatch, capsys, stop, code, 
     assert end.value.code == code
     out = capsys.readouterr().out
     assert out.startswith(text) and out.endswith("'--workdir=a b'\n")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_full_disk_ends_a_program_with_one_line(monkeypatch, capsys, direct):
+    def main():
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoints/3")
+        except OSError as error:
+            if direct:
+                raise
+            raise RuntimeError("saving failed") from error
+
+    monkeypatch.setattr(command.app, "run", lambda guarded, **_: guarded(["program"]))
+    with pytest.raises(SystemExit) as end:
+        command.run(main)
+    assert end.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: no space left on the disk (") and "intact" in err
+    assert err.count("\n") == 1
 
 
 def test_commands_name_the_python_of_the_folder(tmp_path, monkeypatch):

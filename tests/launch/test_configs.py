@@ -29,6 +29,7 @@ def test_the_promised_experiments_are_there():
         "enas_macro_cifar10",
         "enas_nasbench201_cifar10",
         "nasnet_ppo_cifar10",
+        "random_digits",
     }
 
 
@@ -39,7 +40,8 @@ def test_every_variant_resolves(name, arg):
     assert config.train.rounds > config.schedule.warmup_rounds
     if "smoke" in arg:
         assert config.data.name == "digits"
-    assert (config.strategy.name == "random_search") == ("random" in arg)
+    is_random = "random" in arg or name.startswith("random_")
+    assert (config.strategy.name == "random_search") == is_random
 
 
 @pytest.mark.parametrize("name", NAMES)

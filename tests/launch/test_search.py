@@ -351,13 +351,14 @@ def test_a_workdir_that_cannot_be_written_is_refused(toy, tmp_path):
 # ---- the program --------------------------------------------------------------------
 
 ROOT = pathlib.Path(__file__).parents[2]
-SMOKE = "--config=configs/enas_micro_digits.py:smoke"
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_by_the_same_command(tmp_path):
+@pytest.mark.parametrize("name", ["enas_micro_digits", "random_digits"])
+def test_a_killed_search_goes_on_by_the_same_command(tmp_path, name):
     rounds = ["--config.train.rounds=8", "--config.train.checkpoint_seconds=0"]
-    arguments = [SMOKE, *rounds, "--config.train.steps_per_call=2"]
+    smoke = f"--config=configs/{name}.py:smoke"
+    arguments = [smoke, *rounds, "--config.train.steps_per_call=2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def start(workdir, program=("-m", "launch.search")):

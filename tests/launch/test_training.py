@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from child_models.evaluators.from_scratch import FromScratch, TrainState
+from child_models.recipe import TrainState
+from child_models.retraining import Retraining
 from launch.command import Interrupted
 from launch.signals import Signals
 from launch.training import NotFinite, train
@@ -24,7 +25,7 @@ def toy_training(end=None):
         metrics = {"loss": jnp.float32(1), "accuracy": jnp.float32(0)}
         return state.replace(step=step, failed=step == (end or -1)), metrics
 
-    return FromScratch({}, 9, 2, init, run, lambda variables, data: 0.5)
+    return Retraining({}, 9, 2, init, run, lambda variables, data: 0.5)
 
 
 def train_toy(training, folder, signals):

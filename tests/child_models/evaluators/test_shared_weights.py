@@ -194,5 +194,7 @@ def test_recalibration_needs_running_statistics():
 
 def test_refuses_a_space_without_the_sampled_binding():
     fixed_only = SPACE._replace(bindings=frozenset({"fixed"}))
-    with pytest.raises(ValueError, match="need the binding 'sampled'.*only fixed"):
+    with pytest.raises(
+        ValueError, match="shared weights needs the binding 'sampled'.*only fixed"
+    ):
         shared_weights(fixed_only, TASK, DATASET, batch_size=4)

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from child_models.data import load
 from child_models.evaluators.from_scratch import from_scratch
 from child_models.evaluators.shared_weights import shared_weights
+from child_models.evaluators.tabular import tabular
 from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
@@ -38,7 +39,11 @@ from launch.settings import (
     to_dict,
 )
 
-EVALUATORS = {"from_scratch": from_scratch, "shared_weights": shared_weights}
+EVALUATORS = {
+    "from_scratch": from_scratch,
+    "shared_weights": shared_weights,
+    "tabular": tabular,
+}
 TASKS = {"classification": classification}
 
 _NAMED = {

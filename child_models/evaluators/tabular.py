@@ -3,36 +3,40 @@
 Shapes: n proposals, N rows of the table, T decisions.
 """
 
-import os
-
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from child_models.tables import Table, read_table, row_index
-from child_models.types import Space
+from child_models.types import Dataset, Space, Task
 from controller.spec import DecisionSpec
-from controller.types import Evaluator, Trial
+from controller.types import Evaluator, Trial, no_improvement
 
 NANS = ("refuse", "mask")
 
 
 def tabular(
     space: Space,
+    task: Task,
+    dataset: Dataset,
     *,
-    table: str | os.PathLike,
+    table: str,
     reward: str,
     scale: float = 0.01,
     nan: str = "refuse",
+    mesh: Mesh | None = None,
 ) -> Evaluator:
     """Builds the evaluator of a file; there is nothing to train.
 
     Args:
       space: of the table.
+      task, dataset: not used; what the table was made on.
       table: file, see `child_models.tables`.
       reward: name of the reward's column, without the kind in front.
       scale: factor of the reward; 0.01 makes accuracies of percents.
       nan: what becomes of rewards that are not finite: "refuse", or "mask", which makes
         their trials invalid.
+      mesh: not used.
 
     Returns:
       an Evaluator; cost[:, 0] is in seconds, and 1 where the table has no cost.
@@ -79,13 +83,6 @@ def lookup(
         flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
         return data["row"][flat]
 
-    def init(key, data):
-        return ()
-
-    def improve(key, state, data, propose):
-        proposal = propose(key, 1)
-        return state, {"loss": jnp.float32(0), "decisions": proposal.decisions[0]}
-
     def evaluate(key, state, data, proposal):
         row = rows(data, proposal.decisions)
         earned = data["reward"][row]
@@ -96,4 +93,11 @@ def lookup(
     def score(state, data, decisions):
         return data["reward"][rows(data, decisions[None])[0]]
 
-    return Evaluator(data, init, improve, evaluate, score)
+    return Evaluator(
+        data,
+        lambda key, data: (),
+        no_improvement,
+        evaluate,
+        score,
+        invalid="the table has no finite reward",
+    )

@@ -96,9 +96,53 @@ def _hash(decisions):
 
 
 def levels(spec: DecisionSpec, beam: int) -> Source:
-    """Cells of one block, then each of the queue with every further block.
+    """All cells of one block, then those of the queue with every further block.
 
-    At the last level the queue's own cells are no longer extended: their parents are
-    ranked again, without those that were tried.
+    The number of blocks is decision 0, and a block is a node, see `Decision.node`.
+    After the last level there are no candidates, and its queue is trained again.
+
+    Raises:
+      ValueError: if the first decision is not the number of blocks.
     """
-    raise NotImplementedError
+    blocks = spec.num_choices[0]
+    if spec.decisions[0].group != "blocks":
+        raise ValueError('the decision of group "blocks" must be the first')
+    members = [
+        [t for t, d in enumerate(spec.decisions) if d.node == b] for b in range(blocks)
+    ]
+    added = [spec.expansions(b) for b in range(blocks)]
+    most = max(map(len, added))
+    room = max(beam, len(added[0]))
+
+    def extended(rows, number, values):
+        """Cells of `number` blocks: rows with the last block's values."""
+        cells = rows.at[..., 0].set(number - 1)
+        return cells.at[..., np.array(members[number - 1])].set(values)
+
+    def first(key):
+        empty = jnp.zeros((len(added[0]), spec.length), jnp.int32)
+        return extended(empty, 1, jnp.asarray(added[0]))
+
+    def candidates(key, state):
+        def of_level(number):
+            """Each cell of the queue with each block, padded to the longest list."""
+            values = jnp.asarray(added[number - 1])
+
+            def build(queue):
+                pairs = (len(queue), len(values))
+                rows = jnp.broadcast_to(queue[:, None], (*pairs, spec.length))
+                rows = extended(rows, number, values[None])
+                missing = most - len(values)
+                return jnp.pad(rows, ((0, 0), (0, missing), (0, 0)))
+
+            return build
+
+        builds = [of_level(min(level + 2, blocks)) for level in range(blocks)]
+        rows = jax.lax.switch(state.level, builds, state.queue)
+        count = jnp.array([len(added[min(b + 1, blocks - 1)]) for b in range(blocks)])
+        there = jnp.arange(len(state.queue))[:, None] < state.length
+        there = there & (jnp.arange(most)[None] < count[state.level])
+        there = there & (state.level < blocks - 1)
+        return rows.reshape(-1, spec.length), there.reshape(-1)
+
+    return Source(first, candidates, lambda tried, _: tried, 0, room, blocks)

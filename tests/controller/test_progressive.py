@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from child_models.spaces.nasnet_spec import cell_spec
+from child_models.spaces.pnas_cell import pnas_cell
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.progressive import progressive
 from controller.surrogates import SURROGATES, linear, pairwise_features
@@ -141,3 +143,55 @@ def test_invalid_trials_are_not_learnt_from():
 def test_mistakes_are_told(options, message):
     with pytest.raises(ValueError, match=message):
         progressive(SPEC, **options)
+
+
+# ---- levels of blocks ---------------------------------------------------------------
+
+CELLS = cell_spec(("cell",), 2, ("x", "y"), add_only=True, fewer=True)
+UNIQUE = {  # without the mirror images of blocks
+    tuple(np.asarray(CELLS.canonical(np.array(d))).tolist()) for d in CELLS.enumerate()
+}
+
+
+def worth(decisions):
+    """More blocks are better, and each has a best choice of its own."""
+    d = decisions
+    first = 0.1 * d[..., 1] + 0.2 * d[..., 4]
+    second = 0.2 * (d[..., 5] == 1) + 0.1 * (d[..., 8] == 1)
+    return 0.3 * d[..., 0] + first + jnp.where(d[..., 0] > 0, second, 0)
+
+
+def test_the_first_level_is_every_cell_of_one_block_once():
+    spec = pnas_cell(classes=10, fewer=True).spec
+    strategy = progressive(spec, beam=4, surrogate="linear", capacity=16)
+    state = strategy.init(jax.random.key(0))
+    assert int(state.length) == 136  # as in the paper
+    rows = np.asarray(state.queue[:136])
+    assert not rows[:, 0].any()
+    assert len({spec.encode(row) for row in rows}) == 136
+
+
+def test_an_unbounded_beam_trains_every_cell_and_finds_the_best_of_each_level():
+    strategy = progressive(CELLS, beam=1000, surrogate="linear", capacity=1024)
+    singles = sum(row[0] == 0 for row in UNIQUE)
+    _, rows = run(strategy, len(UNIQUE), 1, reward_of=worth)
+    rows = [tuple(row) for row in np.asarray(rows)[:, 0].tolist()]
+    assert {row[0] for row in rows[:singles]} == {0}
+    assert {row[0] for row in rows[singles:]} == {1}
+    assert set(rows) == UNIQUE
+    for blocks in (0, 1):
+        level = [row for row in UNIQUE if row[0] == blocks]
+        trained = [row for row in rows if row[0] == blocks]
+        best = max(worth(np.array(row)) for row in level)
+        assert max(worth(np.array(row)) for row in trained) == best
+
+
+def test_a_narrow_beam_trains_what_is_predicted_to_be_best():
+    strategy = progressive(CELLS, beam=5, surrogate="linear", capacity=64)
+    singles = sum(row[0] == 0 for row in UNIQUE)
+    state, rows = run(strategy, singles + 5, 1, reward_of=worth)
+    last = np.asarray(rows)[singles:, 0]
+    assert len(np.unique(last, axis=0)) == 5
+    double = np.array([row for row in UNIQUE if row[0] == 1])
+    assert worth(last).mean() > worth(double).mean()
+    assert int(state.level) == 1

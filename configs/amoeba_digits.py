@@ -1,0 +1,31 @@
+"""Regularized evolution of AmoebaNet cells on scikit-learn's digits.
+
+    python -m launch.search  --config=configs/amoeba_digits.py --workdir=runs/amoeba
+    python -m launch.retrain --workdir=runs/amoeba
+
+Real et al.  2019, with P=10 and S=4 in place of 100 and 25, cells of two blocks, and
+four of the eight ops.  Set it beside ``amoeba_digits.py:random``.
+Hours: HOURS
+Expected: EXPECTED
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; see `common` for the argument."""
+    config = common.trials_on_digits()
+    config.space.update(
+        name="amoeba_cell",
+        blocks=2,
+        ops=("identity", "sep_conv_3x3", "avg_pool_3x3", "max_pool_3x3"),
+        cells=2,
+        channels=8,
+    )
+    config.strategy = ConfigDict(
+        {"name": "regularized_evolution", "population": 10, "sample": 4}
+    )
+    smoke = {"space": {"channels": 4}}
+    return common.vary(config, arg, smoke)

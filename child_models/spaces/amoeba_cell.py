@@ -5,12 +5,11 @@ Real et al., https://arxiv.org/abs/1802.01548.  Each cell has
 """
 
 import functools
-from typing import Any
 
 from child_models.spaces.nasnet import CELLS, nasnet
 from child_models.spaces.nasnet_ops import IDENTITY
+from child_models.spaces.nasnet_space import CIFAR, LARGE, MOBILE, published
 from child_models.spaces.nasnet_spec import cell_spec
-from child_models.types import Published
 
 OPS = (
     IDENTITY,
@@ -23,15 +22,13 @@ OPS = (
     "conv_1x7_7x1",
 )
 
+# The arguments are those of `nasnet`.
 amoeba_cell = functools.partial(nasnet, ops=OPS, add_only=True)
 
 
 # ---- published cells ----------------------------------------------------------------
 
-# Beside their text, the states that the authors' normal and reduction cell return.
-_CELLS = {
-    "A": (
-        """{
+_A = """{
 "normal": [
 [["avg_pool_3x3", 0], ["max_pool_3x3", 0]],
 [["sep_conv_3x3", 1], ["identity", 1]],
@@ -43,12 +40,9 @@ _CELLS = {
 [["max_pool_3x3", 0], ["sep_conv_7x7", 2]],
 [["max_pool_3x3", 1], ["max_pool_3x3", 0]],
 [["sep_conv_3x3", 4], ["conv_1x7_7x1", 0]],
-[["avg_pool_3x3", 1], ["sep_conv_7x7", 0]]]}""",
-        (1, 3, 4, 6),
-        (2, 3, 4, 5, 6),
-    ),
-    "C": (
-        """{
+[["avg_pool_3x3", 1], ["sep_conv_7x7", 0]]]}"""
+
+_C = """{
 "normal": [
 [["avg_pool_3x3", 0], ["sep_conv_3x3", 0]],
 [["identity", 0], ["sep_conv_3x3", 0]],
@@ -60,45 +54,30 @@ _CELLS = {
 [["sep_conv_7x7", 2], ["sep_conv_3x3", 0]],
 [["sep_conv_7x7", 0], ["max_pool_3x3", 1]],
 [["sep_conv_5x5", 4], ["sep_conv_5x5", 4]],
-[["max_pool_3x3", 1], ["sep_conv_3x3", 1]]]}""",
-        (1, 2, 4, 5, 6),
-        (0, 2, 3, 4, 5, 6),
-    ),
-}
+[["max_pool_3x3", 1], ["sep_conv_3x3", 1]]]}"""
 
-
-def _amoebanet(cell: str, image: tuple[int, int, int], **sizes: Any) -> Published:
-    text, normal, reduce = _CELLS[cell]
-    decisions = cell_spec(CELLS, 5, OPS, add_only=True).decode(text)
-    concat = {"normal_concat": normal, "reduce_concat": reduce}
-    return Published("amoeba_cell", {"blocks": 5, **sizes, **concat}, image, decisions)
-
-
-_CIFAR = {
-    "classes": 10,
-    "channels": 32,
-    "cells": 18,
-    "stem": "cifar",
-    "stem_multiplier": 3.0,
-}
+_published = functools.partial(
+    published, "amoeba_cell", cell_spec(CELLS, 5, OPS, add_only=True)
+)
+# The cells return the states that the authors' do.
+_amoebanet_a = functools.partial(
+    _published,
+    _A,
+    blocks=5,
+    normal_concat=(1, 3, 4, 6),
+    reduce_concat=(2, 3, 4, 5, 6),
+)
+_amoebanet_c = functools.partial(
+    _published,
+    _C,
+    blocks=5,
+    normal_concat=(1, 2, 4, 5, 6),
+    reduce_concat=(0, 2, 3, 4, 5, 6),
+)
 PUBLISHED = {
-    "AmoebaNet-A-CIFAR": _amoebanet("A", (32, 32, 3), **_CIFAR),
-    "AmoebaNet-A-large": _amoebanet(
-        "A",
-        (331, 331, 3),
-        classes=1000,
-        channels=190,
-        cells=18,
-        stem="imagenet",
-        stem_multiplier=1.0,
+    "AmoebaNet-A-CIFAR": _amoebanet_a(CIFAR, channels=32, cells=18),
+    "AmoebaNet-A-large": _amoebanet_a(
+        LARGE, channels=190, cells=18, stem_multiplier=1.0
     ),
-    "AmoebaNet-C-mobile": _amoebanet(
-        "C",
-        (224, 224, 3),
-        classes=1000,
-        channels=50,
-        cells=12,
-        stem="imagenet",
-        stem_multiplier=1.0,
-    ),
+    "AmoebaNet-C-mobile": _amoebanet_c(MOBILE, channels=50, cells=12),
 }

@@ -6,13 +6,20 @@ an earlier block), an op for each out of 13, and how they are combined.  With B 
 is 50 decisions, and ``(prod_b (2 + b)^2 * 13^2 * 2)^2`` ordered architectures.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 from child_models.spaces.nasnet_ops import OPS
-from child_models.spaces.nasnet_space import cell_space, check_concat
+from child_models.spaces.nasnet_space import (
+    CIFAR,
+    LARGE,
+    MOBILE,
+    cell_space,
+    check_concat,
+    published,
+)
 from child_models.spaces.nasnet_spec import cell_spec
-from child_models.types import Published, Space
+from child_models.types import Space
 
 CELLS = ("normal", "reduce")
 
@@ -99,37 +106,20 @@ _NASNET_A = """{
 [["sep_conv_3x3", 2], ["max_pool_3x3", 0], "add"]]}"""
 
 
-def _nasnet_a(image: tuple[int, int, int], **sizes: Any) -> Published:
-    """NASNet-A at some size; its cells return the states that the authors' do."""
-    concat = {"normal_concat": (1, 2, 3, 4, 5, 6), "reduce_concat": (3, 4, 5, 6)}
-    decisions = cell_spec(CELLS, 5, OPS, add_only=False).decode(_NASNET_A)
-    return Published("nasnet", {"blocks": 5, **sizes, **concat}, image, decisions)
-
-
+# Its cells return the states that the authors' do.
+_nasnet_a = functools.partial(
+    published,
+    "nasnet",
+    cell_spec(CELLS, 5, OPS, add_only=False),
+    _NASNET_A,
+    blocks=5,
+    normal_concat=(1, 2, 3, 4, 5, 6),
+    reduce_concat=(3, 4, 5, 6),
+)
 PUBLISHED = {
-    "NASNet-A-mobile": _nasnet_a(
-        (224, 224, 3),
-        classes=1000,
-        channels=44,
-        cells=12,
-        stem="imagenet",
-        stem_multiplier=1.0,
-    ),
+    "NASNet-A-mobile": _nasnet_a(MOBILE, channels=44, cells=12),
     "NASNet-A-large": _nasnet_a(
-        (331, 331, 3),
-        classes=1000,
-        channels=168,
-        cells=18,
-        stem="imagenet",
-        stem_multiplier=3.0,
-        skip_reduction_layer_input=True,
+        LARGE, channels=168, cells=18, skip_reduction_layer_input=True
     ),
-    "NASNet-A-CIFAR": _nasnet_a(
-        (32, 32, 3),
-        classes=10,
-        channels=32,
-        cells=18,
-        stem="cifar",
-        stem_multiplier=3.0,
-    ),
+    "NASNet-A-CIFAR": _nasnet_a(CIFAR, channels=32, cells=18),
 }

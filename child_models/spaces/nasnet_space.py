@@ -12,7 +12,7 @@ from child_models.spaces.nasnet_final import STEMS, FinalNetwork
 from child_models.spaces.nasnet_ops import KNOWN_OPS
 from child_models.spaces.nasnet_search import SearchNetwork, unstack
 from child_models.spaces.nasnet_spec import Cells, bind_cells
-from child_models.types import Space
+from child_models.types import Published, Space
 from controller.spec import DecisionSpec
 
 
@@ -108,3 +108,19 @@ def _extract(search: SearchNetwork, bind: Any, variables: Any, decisions: Any) -
         for name in wanted
         if name in variables
     }
+
+
+# ---- published networks -------------------------------------------------------------
+
+# Image and arguments that the published networks of one data set share.
+CIFAR = ((32, 32, 3), {"classes": 10, "stem": "cifar", "stem_multiplier": 3.0})
+MOBILE = ((224, 224, 3), {"classes": 1000, "stem": "imagenet", "stem_multiplier": 1.0})
+LARGE = ((331, 331, 3), {"classes": 1000, "stem": "imagenet", "stem_multiplier": 3.0})
+
+
+def published(
+    space: str, spec: DecisionSpec, text: str, setting: tuple, **sizes: Any
+) -> Published:
+    """A published cell at one of the settings above; sizes are stronger."""
+    image, arguments = setting
+    return Published(space, {**arguments, **sizes}, image, spec.decode(text))

@@ -6,13 +6,20 @@ with B = 5.  The two sides of a block may be exchanged, so that block b adds
 ``s (s + 1) / 2`` different ones, s = 8 (2 + b): 136, 300, 528, 820, 1176.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 from child_models.spaces.nasnet_ops import IDENTITY
-from child_models.spaces.nasnet_space import cell_space, check_concat
+from child_models.spaces.nasnet_space import (
+    CIFAR,
+    LARGE,
+    MOBILE,
+    cell_space,
+    check_concat,
+    published,
+)
 from child_models.spaces.nasnet_spec import cell_spec
-from child_models.types import Published, Space
+from child_models.types import Space
 
 OPS = (
     IDENTITY,
@@ -101,35 +108,16 @@ _PNASNET_5 = """{
 [["sep_conv_3x3", 1], ["identity", 0]]]}"""
 
 
-def _pnasnet_5(image: tuple[int, int, int], **sizes: Any) -> Published:
-    decisions = cell_spec(("cell",), 5, OPS, add_only=True).decode(_PNASNET_5)
-    arguments = {"blocks": 5, "concat": (2, 3, 4, 5, 6), **sizes}
-    return Published("pnas_cell", arguments, image, decisions)
-
-
+_pnasnet_5 = functools.partial(
+    published,
+    "pnas_cell",
+    cell_spec(("cell",), 5, OPS, add_only=True),
+    _PNASNET_5,
+    blocks=5,
+    concat=(2, 3, 4, 5, 6),
+)
 PUBLISHED = {
-    "PNASNet-5-CIFAR": _pnasnet_5(
-        (32, 32, 3),
-        classes=10,
-        channels=48,
-        cells=9,
-        stem="cifar",
-        stem_multiplier=3.0,
-    ),
-    "PNASNet-5-mobile": _pnasnet_5(
-        (224, 224, 3),
-        classes=1000,
-        channels=54,
-        cells=9,
-        stem="imagenet",
-        stem_multiplier=1.0,
-    ),
-    "PNASNet-5-large": _pnasnet_5(
-        (331, 331, 3),
-        classes=1000,
-        channels=216,
-        cells=12,
-        stem="imagenet",
-        stem_multiplier=3.0,
-    ),
+    "PNASNet-5-CIFAR": _pnasnet_5(CIFAR, channels=48, cells=9),
+    "PNASNet-5-mobile": _pnasnet_5(MOBILE, channels=54, cells=9),
+    "PNASNet-5-large": _pnasnet_5(LARGE, channels=216, cells=12),
 }

@@ -3,7 +3,7 @@
     python -m launch.search  --config=configs/amoeba_digits.py --workdir=runs/amoeba
     python -m launch.retrain --workdir=runs/amoeba
 
-Real et al.  2019, with P=10 and S=4 in place of 100 and 25, cells of two blocks, and
+Real et al. 2019, with P=10 and S=4 in place of 100 and 25, cells of two blocks, and
 four of the eight ops.  Set it beside ``amoeba_digits.py:random``.
 Hours: HOURS
 Expected: EXPECTED

@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "surrogate_options": {"ridge": 0.1, "explore": 0.8},
                     "first": 30,
                     "beam": 1,
-                    "capacity": 256,
+                    "capacity": 128,
                 },
             },
         }

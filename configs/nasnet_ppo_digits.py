@@ -1,9 +1,9 @@
 """PPO over NASNet cells on scikit-learn's digits.
 
-    python -m launch.search  --config=configs/nasnet_ppo_digits.py --workdir=runs/nasnet_ppo
-    python -m launch.retrain --workdir=runs/nasnet_ppo
+    python -m launch.search  --config=configs/nasnet_ppo_digits.py --workdir=runs/ppo
+    python -m launch.retrain --workdir=runs/ppo
 
-Zoph et al.  2018, with cells of two blocks and four of the thirteen ops, and a rate of
+Zoph et al. 2018, with cells of two blocks and four of the thirteen ops, and a rate of
 learning for 50 children in place of 20,000.  Set it beside
 ``nasnet_ppo_digits.py:random``.
 Hours: HOURS

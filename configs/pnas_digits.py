@@ -3,7 +3,7 @@
     python -m launch.search  --config=configs/pnas_digits.py --workdir=runs/pnas
     python -m launch.retrain --workdir=runs/pnas
 
-Liu et al.  2018, with a beam of K=15 in place of 256, two blocks, four of the eight
+Liu et al. 2018, with a beam of K=14 in place of 256, two blocks, four of the eight
 ops, and the surrogate on means of embeddings.  The 36 cells of one block come first.
 Set it beside ``pnas_digits.py:random``.
 Hours: HOURS

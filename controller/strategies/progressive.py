@@ -42,6 +42,8 @@ class ProgressiveState:
     done: jax.Array  # int32[], of the queue's
     level: jax.Array  # int32[], blocks - 1
     tried: jax.Array  # bool[C] of an enumerable space; else bool[0]
+    best: jax.Array  # int32[T], of all trials
+    best_reward: jax.Array  # float32[]
 
 
 def progressive(
@@ -113,6 +115,8 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             done=jnp.int32(0),
             level=jnp.int32(0),
             tried=jnp.zeros(source.size, bool),
+            best=queue[0],
+            best_reward=jnp.float32(-jnp.inf),
         )
 
     def propose(key, state, n):
@@ -124,7 +128,12 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         valid = trial.valid & jnp.isfinite(trial.reward)
         place = state.count + jnp.cumsum(valid) - 1
         slot = jnp.where(valid, place % capacity, capacity)
+        reward = jnp.where(valid, trial.reward, -jnp.inf)
+        i = jnp.argmax(reward)
+        record = reward[i] > state.best_reward
         state = state.replace(
+            best=jnp.where(record, decisions[i], state.best),
+            best_reward=jnp.where(record, reward[i], state.best_reward),
             decisions=state.decisions.at[slot].set(decisions, mode="drop"),
             reward=state.reward.at[slot].set(trial.reward, mode="drop"),
             count=state.count + jnp.sum(valid),
@@ -133,7 +142,8 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         )
         advance = state.done >= state.length
         state = when(advance, refill, key, state)
-        metrics = {"level": state.level, "trials": state.count}
+        top = jnp.where(state.count > 0, state.best_reward, 0.0)
+        metrics = {"level": state.level, "trials": state.count, "reward_max": top}
         return state, {name: x.astype(jnp.float32) for name, x in metrics.items()}
 
     def refill(key, state):
@@ -157,8 +167,8 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         mask = jnp.arange(capacity) < state.count
         order = jnp.argsort(jnp.where(mask, -state.reward, jnp.inf))
         drawn = jax.vmap(spec.sample)(jax.random.split(key, n))
-        table = jnp.where(mask[order][:, None], state.decisions[order], state.queue[0])
-        return distinct(jnp.vstack([table, drawn]), n)
+        table = jnp.where(mask[order][:, None], state.decisions[order], state.best)
+        return distinct(jnp.vstack([state.best, table, drawn]), n)
 
     return Strategy(init, propose, update, best)
 

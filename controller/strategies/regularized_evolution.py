@@ -98,9 +98,8 @@ def regularized_evolution(
             child = spec.mutate(mutate_key, parent, weights)
             same = jax.random.bernoulli(identity_key, identity)
             child = jnp.where(same, parent, child)
-            return jnp.where(
-                state.count + i < population, spec.sample(sample_key), child
-            )
+            draw = (state.count + i < population) | (state.count == 0)
+            return jnp.where(draw, spec.sample(sample_key), child)
 
         decisions = jax.vmap(one)(jnp.arange(n), jax.random.split(key, n))
         return Proposal(decisions, jnp.zeros(n)), state

@@ -32,7 +32,7 @@ def _deep(differentiable, other):
 
 def _scaled(differentiable, other):
     params, x = differentiable
-    return params["scale"] * x, None
+    return params["scale"][None] * x, None
 
 
 BRANCHES = (_dense, _deep, _scaled)

@@ -100,7 +100,9 @@ def measure(
 def _check_out(out: str | os.PathLike) -> None:
     folder = os.path.dirname(os.path.abspath(out))
     if os.path.isdir(out) or not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write the table {out}: it, or its folder, is no place")
+        raise UserError(
+            f"cannot write the table {out}: it must be a file in a folder that exists"
+        )
 
 
 def _trainings(built: Search) -> Trainings:

@@ -196,12 +196,14 @@ def trainings(
         choices = space.bind(decisions)
         state = training.init(key, data["train"], choices)
         state, _ = training.run(state, data["train"], choices, training.steps)
-        accuracy, valid = {}, ~state.failed
-        for name in measured:
-            scores = training.measure(state.variables, data[name], choices)
-            accuracy[name] = scores["accuracy"]
-            valid &= jnp.isfinite(scores["loss"])
-        return accuracy, valid
+        scores = {
+            name: training.measure(state.variables, data[name], choices)
+            for name in measured
+        }
+        valid = ~state.failed
+        for score in scores.values():
+            valid &= jnp.isfinite(score["loss"])
+        return {name: score["accuracy"] for name, score in scores.items()}, valid
 
     return Trainings(place.put({"train": train} | splits), run)
 

@@ -308,7 +308,7 @@ def nasbench201(
             raise ValueError(
                 f"nasbench201: {name} is {value}; it must be at least {least}"
             )
-    ops = tuple(ops)
+    ops = (ops,) if isinstance(ops, str) else tuple(ops)
     if not ops or len(set(ops)) < len(ops) or not set(ops) <= set(OPS):
         raise ValueError(
             f"nasbench201: ops are {', '.join(ops) or 'none given'}; they must be "

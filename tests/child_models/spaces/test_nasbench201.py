@@ -114,6 +114,7 @@ def test_dead_ends_of_a_smaller_cell():
         ({"ops": ()}, "ops are none given; they must be different ones of: none"),
         ({"ops": ("none", "none")}, "ops are none, none; they must be different"),
         ({"ops": ("none", "conv")}, "ops are none, conv; they must be different"),
+        ({"ops": "conv"}, "ops are conv; they must be different"),
     ],
 )
 def test_smaller_spaces_are_checked(options, message):

@@ -13,7 +13,7 @@ import os
 import pathlib
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -130,8 +130,7 @@ def _run(training, decisions, seeds, done: Measured, kept: "_Kept") -> None:
     print(
         f"{len(left)} of {done.reward.size} trainings are left; compiling", flush=True
     )
-    example = (jax.random.key(0), training.data, jnp.asarray(decisions[0]))
-    compiled = jax.jit(training.run).lower(*example).compile()
+    compiled = _compile(training, decisions[0])
     told = time.monotonic()
     with Signals() as signals:
         for count, (row, column) in enumerate(left, 1):
@@ -148,6 +147,12 @@ def _run(training, decisions, seeds, done: Measured, kept: "_Kept") -> None:
                 told = time.monotonic()
                 print(f"{count} of {len(left)} trainings", flush=True)
             signals.heed()
+
+
+def _compile(training: Trainings, decisions: np.ndarray) -> Callable[..., Any]:
+    """`Trainings.run` as a program, so that no training's seconds compile it."""
+    example = (jax.random.key(0), training.data, jnp.asarray(decisions))
+    return jax.jit(training.run).lower(*example).compile()
 
 
 # ---- the table ----------------------------------------------------------------------

@@ -83,6 +83,7 @@ def registered():
 def config(**changes):
     given = table_digits.get_config("smoke").to_dict()
     given["space"] = {"name": "toy"}
+    given["evaluator"]["pad"] = 0
     given["train"]["compilation_cache"] = "off"
     for key, value in changes.items():
         section, _, name = key.partition("__")
@@ -126,8 +127,8 @@ def test_the_columns_are_means_over_the_seeds_that_are_beside_them(done):
 
 def test_rewards_are_those_of_trials_and_values_are_of_the_test_split(done):
     folder, _ = done
-    evaluator = build(resolve(config())).evaluator
-    test = build(resolve(config())).dataset.test
+    built = build(config())
+    evaluator, test = built.evaluator, built.dataset.test
     decisions = jnp.array(list(SPEC.enumerate()), jnp.int32)
     state = evaluator.init(jax.random.key(0), evaluator.data)
     evaluate = jax.jit(evaluator.evaluate)
@@ -172,7 +173,7 @@ def test_after_a_kill_nothing_is_trained_again(done, tmp_path, monkeypatch):
 
 def test_what_is_finished_compiles_nothing(done, tmp_path, monkeypatch):
     folder, table = done
-    monkeypatch.setattr(measuring.jax, "jit", None)
+    monkeypatch.setattr(measuring, "_compile", None)
     again = measure(config(), folder / "run", tmp_path / "t.npz", SEEDS)
     np.testing.assert_array_equal(again.cost["digits"], table.cost["digits"])
 
@@ -190,7 +191,7 @@ def test_what_is_finished_compiles_nothing(done, tmp_path, monkeypatch):
 def test_mistakes_are_told_before_anything_compiles(
     done, tmp_path, monkeypatch, changes, seeds, message
 ):
-    monkeypatch.setattr(measuring.jax, "jit", None)
+    monkeypatch.setattr(measuring, "_compile", None)
     with pytest.raises(UserError, match=message):
         measure(config(**changes), done[0] / "run", tmp_path / "t.npz", seeds)
 

@@ -3,7 +3,8 @@
     python -m launch.compare --config=configs/compare_digits.py \
         --config.table=table_digits.npz --workdir=runs/compare
 
-Ten of the 27 cells are looked at; reported is the test accuracy of the one found.
+Every search trains ten of the 27 cells; reported is the test accuracy of the one found.
+Expected: means of 95.9 to 96.2; the best cell has 96.85, that of the best reward 96.39.
 """
 
 from ml_collections import ConfigDict

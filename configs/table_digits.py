@@ -6,8 +6,8 @@
         --config.table=table_digits.npz --workdir=runs/compare
 
 The cells of NAS-Bench-201 with three nodes and three of the ops.
-Hours: HOURS
-Expected: EXPECTED
+Hours: 0.03 on 2 CPU cores that other work shared, compilation included.
+Expected: rewards of 7.8, where the output is zero, to 94.7; the best value is 96.85.
 """
 
 from ml_collections import ConfigDict

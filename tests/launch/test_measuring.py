@@ -75,8 +75,17 @@ def toy(*, classes: int, dtype: str = "float32") -> Space:
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
+    """The toy as a space by name; its trainings are compiled once for all tests."""
+    original, programs = measuring._compile, []
+
+    def compiled(training, decisions):
+        if not programs:
+            programs.append(original(training, decisions))
+        return programs[0]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SPACES, "toy", toy)
+        patch.setattr(measuring, "_compile", compiled)
         yield
 
 

@@ -78,9 +78,15 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
     return table
 
 
-def write_table(path: str | os.PathLike, table: Table) -> None:
-    """Writes a table as `read_table` reads it; an existing file is replaced whole."""
-    arrays = {"decisions": table.decisions.astype(np.int16)}
+def write_table(path: str | os.PathLike, table: Table, **others: np.ndarray) -> None:
+    """Writes a table as `read_table` reads it; an existing file is replaced whole.
+
+    Args:
+      path: of the npz.
+      table: what is read again.
+      **others: more arrays, which `read_table` passes over; not named as a column.
+    """
+    arrays = {"decisions": table.decisions.astype(np.int16), **others}
     for kind in KINDS:
         arrays |= {f"{kind}_{k}": v for k, v in getattr(table, kind).items()}
     partial = f"{path}.partial"
@@ -209,18 +215,27 @@ def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
         )
 
 
-def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
-    """int32[V_1 * ... * V_T]: the row of each decision vector, -1 where none.
+def check_size(spec: DecisionSpec) -> int:
+    """The number of decision vectors of a space, legal or not.
 
     Raises:
-      ValueError: if there are too many vectors.
+      ValueError: if they are too many for a table.
     """
     total = math.prod(spec.num_choices)
     if total > DENSE:
         raise ValueError(
             f"the space has {total:,} vectors; tables are for {DENSE:,} at most"
         )
-    index = np.full(total, -1, np.int32)
+    return total
+
+
+def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
+    """int32[V_1 * ... * V_T]: the row of each decision vector, -1 where none.
+
+    Raises:
+      ValueError: if there are too many vectors.
+    """
+    index = np.full(check_size(spec), -1, np.int32)
     index[np.ravel_multi_index(decisions.T, spec.num_choices)] = np.arange(
         len(decisions)
     )

@@ -80,7 +80,7 @@ class Dataset(NamedTuple):
 
     Attributes:
       name: as the user gave it.
-      train, validation, test: the splits; test is touched by retraining only.
+      train, validation, test: the splits; no search touches test.
       classes: number of classes.
       mean, std: float32[C] of the training images scaled to [0, 1].
     """

@@ -79,10 +79,34 @@ def config_from_flags() -> dict[str, Any]:
     return override(config)
 
 
-def define_workdir() -> None:
+def define_workdir(*, required: bool = True) -> None:
     """Defines ``--workdir``."""
     flags.DEFINE_string("workdir", None, "folder of the run, local or gs://")
-    flags.mark_flag_as_required("workdir")
+    if required:
+        flags.mark_flag_as_required("workdir")
+
+
+def define_seeds() -> None:
+    """Defines ``--seeds``."""
+    flags.DEFINE_list("seeds", "0,1,2", "seeds, separated by commas")
+
+
+def seeds_from_flags() -> list[int]:
+    """The seeds that ``--seeds`` lists; not checked yet.
+
+    Raises:
+      UserError: if they are no integers.
+    """
+    try:
+        return [int(seed) for seed in flags.FLAGS.seeds]
+    except ValueError as error:
+        raise UserError(f"seeds are {flags.FLAGS.seeds}; expected integers") from error
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises `UserError` on repeated or negative seeds, and where there are none."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"seeds are {list(seeds)}; they must be distinct and 0 or more")
 
 
 def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:

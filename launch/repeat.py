@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from launch import command
 from launch.build import build, resolve
-from launch.command import UserError
+from launch.command import check_seeds
 from launch.driver import prepare_jax, search
 from launch.retrain import retrain
 from launch.tables import mean_accuracy
@@ -42,8 +42,7 @@ def repeat(
     Raises:
       UserError: as `search` does, and on repeated or negative seeds.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds are {list(seeds)}; they must be distinct and 0 or more")
+    check_seeds(seeds)
     config = resolve(config)
     prepare_jax(config)
     built = build(config)
@@ -165,10 +164,7 @@ def _pair(mean: float, standard_error: float, sign: str = "") -> str:
 
 def main() -> None:
     """Repeats over the seeds of the flags, and prints the table."""
-    try:
-        seeds = [int(seed) for seed in flags.FLAGS.seeds]
-    except ValueError as error:
-        raise UserError(f"seeds are {flags.FLAGS.seeds}; expected integers") from error
+    seeds = command.seeds_from_flags()
     config = command.config_from_flags()
     report = repeat(config, flags.FLAGS.workdir, seeds)
     name = os.path.basename(flags.FLAGS.config).replace(".py", "")
@@ -178,5 +174,5 @@ def main() -> None:
 if __name__ == "__main__":
     command.define_config()
     command.define_workdir()
-    flags.DEFINE_list("seeds", "0,1,2", "seeds, separated by commas")
+    command.define_seeds()
     command.run(main)

@@ -13,6 +13,9 @@ augmentation), so that they are compared on equal terms, in whatever order they 
 Shapes: B images a training step, n architectures, T decisions.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,19 @@ from child_models.placement import placement
 from child_models.recipe import recipe
 from child_models.types import Dataset, Space, Split, Task, check_sampled
 from controller.types import Evaluator, Trial, no_improvement
+
+
+class Trainings(NamedTuple):
+    """The training of any one architecture, to be compiled.
+
+    Attributes:
+      data: what it reads: the images of "train", and of the splits that are measured.
+      run: ``(key, data, decisions int32[T]) -> ({split: float32[]}, bool[])``: accuracy
+        on each whole split that is measured, and whether all losses were finite.
+    """
+
+    data: Any
+    run: Callable[..., tuple[dict[str, jax.Array], jax.Array]]
 
 
 @flax.struct.dataclass
@@ -87,41 +103,28 @@ def from_scratch(
       ValueError: on a space without the sampled binding, a number out of range, or a
         batch larger than its split or not a multiple of the devices.
     """
-    check_sampled("training many children in one program", space)
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}; it must be 1 or more")
-    train = _first(dataset.train, train_limit)
-    batches = Batches(len(train.labels), batch_size)
-    Batches(len(dataset.validation.labels), reward_batch_size, split="validation")
-    place = placement(mesh)
-    place.check("batch_size", batch_size)
-    place.check("reward_batch_size", reward_batch_size)
-    training = recipe(
-        space.module("search"),
+    training = trainings(
+        space,
         task,
         dataset,
-        batches,
+        ("validation",),
         epochs=epochs,
+        train_limit=train_limit,
+        batch_size=batch_size,
+        reward_batch_size=reward_batch_size,
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
-        unsampled="frozen",
         pad=pad,
         flip=flip,
         cutout=cutout,
-        measure_batch=reward_batch_size,
-        place=place,
+        mesh=mesh,
     )
-    data = place.put({"train": train, "validation": dataset.validation})
 
     def trial(key, data, decisions):
-        """Accuracy of one child, and whether all its losses were finite."""
-        choices = space.bind(decisions)
-        state = training.init(key, data["train"], choices)
-        state, _ = training.run(state, data["train"], choices, training.steps)
-        scores = training.measure(state.variables, data["validation"], choices)
-        return scores["accuracy"], ~state.failed & jnp.isfinite(scores["loss"])
+        accuracy, valid = training.run(key, data, decisions)
+        return accuracy["validation"], valid
 
     def evaluate(key, state, data, proposal):
         accuracy, valid = jax.lax.map(
@@ -134,8 +137,75 @@ def from_scratch(
         return jnp.where(valid, accuracy, jnp.nan)
 
     return Evaluator(
-        data, lambda key, data: ScratchState(key), no_improvement, evaluate, score
+        training.data,
+        lambda key, data: ScratchState(key),
+        no_improvement,
+        evaluate,
+        score,
     )
+
+
+def trainings(
+    space: Space,
+    task: Task,
+    dataset: Dataset,
+    measured: Sequence[str],
+    *,
+    epochs: int,
+    train_limit: int | None,
+    batch_size: int,
+    reward_batch_size: int,
+    mesh: Mesh | None = None,
+    **options: Any,
+) -> Trainings:
+    """Builds the trainings of `from_scratch`; a trial of it is one of them.
+
+    Args:
+      space, task, dataset: as of `from_scratch`.
+      measured: splits of the data set to measure, in this order.
+      epochs, train_limit, batch_size, reward_batch_size, mesh: as of `from_scratch`.
+      **options: the others of `from_scratch`, which are those of `recipe`.
+
+    Raises:
+      ValueError: as `from_scratch` does.
+    """
+    check_sampled("training many children in one program", space)
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; it must be 1 or more")
+    splits = {name: getattr(dataset, name) for name in measured}
+    train = _first(dataset.train, train_limit)
+    batches = Batches(len(train.labels), batch_size)
+    for name, split in splits.items():
+        Batches(len(split.labels), reward_batch_size, split=name)
+    place = placement(mesh)
+    place.check("batch_size", batch_size)
+    place.check("reward_batch_size", reward_batch_size)
+    training = recipe(
+        space.module("search"),
+        task,
+        dataset,
+        batches,
+        epochs=epochs,
+        unsampled="frozen",
+        measure_batch=reward_batch_size,
+        place=place,
+        **options,
+    )
+
+    def run(key, data, decisions):
+        choices = space.bind(decisions)
+        state = training.init(key, data["train"], choices)
+        state, _ = training.run(state, data["train"], choices, training.steps)
+        scores = {
+            name: training.measure(state.variables, data[name], choices)
+            for name in measured
+        }
+        valid = ~state.failed
+        for score in scores.values():
+            valid &= jnp.isfinite(score["loss"])
+        return {name: score["accuracy"] for name, score in scores.items()}, valid
+
+    return Trainings(place.put({"train": train} | splits), run)
 
 
 def _first(split: Split, limit: int | None) -> Split:

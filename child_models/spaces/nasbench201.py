@@ -1,5 +1,7 @@
 """The NAS-Bench-201 space: a cell of four nodes and six edges, five ops an edge.
 
+Fewer nodes or ops make smaller spaces of the same kind.
+
 Dong and Yang, https://arxiv.org/abs/2001.00326; network as in the authors' code,
 D-X-Y/AutoDL-Projects.  A node is the sum of its incoming edges.  Three stages of N
 cells, with a residual block of stride 2 before the second and the third, stand between
@@ -31,40 +33,59 @@ from child_models.types import Published, Space
 from controller.spec import Codec, Decision, DecisionSpec
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (source, target)
+_CHEAP = OPS[:2]  # that drop-path spares
 
 
 # ---- decisions ----------------------------------------------------------------------
 
 
+def _edges(nodes: int) -> tuple[tuple[int, int], ...]:
+    """(source, target) of each edge; every node is fed by all before it."""
+    return tuple((source, node) for node in range(1, nodes) for source in range(node))
+
+
+EDGES = _edges(4)
+
+
+def _form(nodes: int, op: str) -> str:
+    """A cell's text with the same op at every edge."""
+    fed = (
+        "".join(f"|{op}~{source}" for source in range(node)) for node in range(1, nodes)
+    )
+    return "|+".join(fed) + "|"
+
+
+def _nodes(spec: DecisionSpec) -> int:
+    return spec.decisions[-1].node + 2
+
+
 def _encode(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
-    text = ""
-    for (source, _), value in zip(EDGES, decisions, strict=True):
-        separator = "|+|" if text and source == 0 else "|"
-        text += f"{separator}{OPS[value]}~{source}"
-    return text + "|"
-
-
-_FORM = "|op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
-_PATTERN = re.compile(re.escape(_FORM).replace("op", r"([^|~]+)"))
+    pairs = zip(spec.decisions, decisions, strict=True)
+    return _form(_nodes(spec), "{}").format(*(d.choices[v] for d, v in pairs))
 
 
 def _decode(spec: DecisionSpec, text: str) -> list[int]:
-    match = _PATTERN.fullmatch(text.strip())
+    form, ops = _form(_nodes(spec), "op"), spec.decisions[0].choices
+    pattern = re.escape(form).replace("op", r"([^|~]+)")
+    match = re.fullmatch(pattern, text.strip())
     if not match:
-        raise ValueError(f"not a NAS-Bench-201 cell: {text[:120]!r}; expected {_FORM}")
-    if unknown := [op for op in match.groups() if op not in OPS]:
-        raise ValueError(f"op {unknown[0]!r} must be one of: {', '.join(OPS)}")
-    return [OPS.index(op) for op in match.groups()]
+        raise ValueError(f"not a NAS-Bench-201 cell: {text[:120]!r}; expected {form}")
+    if unknown := [op for op in match.groups() if op not in ops]:
+        raise ValueError(f"op {unknown[0]!r} must be one of: {', '.join(ops)}")
+    return [ops.index(op) for op in match.groups()]
 
 
-SPEC = DecisionSpec(
-    tuple(
-        Decision(f"{source}>{target}", OPS, "op", node=target - 1)
-        for source, target in EDGES
-    ),
-    codec=Codec(_encode, _decode),
-)
+def _cell_spec(nodes: int, ops: tuple[str, ...]) -> DecisionSpec:
+    return DecisionSpec(
+        tuple(
+            Decision(f"{source}>{target}", ops, "op", node=target - 1)
+            for source, target in _edges(nodes)
+        ),
+        codec=Codec(_encode, _decode),
+    )
+
+
+SPEC = _cell_spec(4, OPS)
 
 
 # ---- the network --------------------------------------------------------------------
@@ -79,12 +100,16 @@ class Cell(nn.Module):
       fixed: the choices of a fixed child; None where they are an operand.  It is an
         attribute because a lifted scan or remat would trace an operand.
       dtype: of the computation.
+      nodes: of the cell, its input included.
+      ops: that an edge chooses from.
     """
 
     train: bool
     affine: bool
     fixed: tuple[int, ...] | None
     dtype: Any = None
+    nodes: int = 4
+    ops: tuple[str, ...] = OPS
 
     @nn.compact
     def __call__(
@@ -97,29 +122,30 @@ class Cell(nn.Module):
 
         Args:
           x: ``[B, H, W, C]``, node 0.
-          choices: of the six edges; None where `fixed` has them.
+          choices: of the edges; None where `fixed` has them.
           drop_path: probability of dropping the output of a convolution or pool of a
             fixed cell; None for never.
         """
         choices = choices if self.fixed is None else self.fixed
         branches = self._branches(x.shape[-1])
-        nodes = [x, None, None, None]
-        for choice, (source, target) in zip(choices, EDGES, strict=True):
+        nodes = [x] + [None] * (self.nodes - 1)
+        for choice, (source, target) in zip(choices, _edges(self.nodes), strict=True):
             y = choose(choice, branches, nodes[source], name=f"edge_{source}_{target}")
-            if drop_path is not None and choice >= OPS.index("nor_conv_1x1"):
+            if drop_path is not None and self.ops[choice] not in _CHEAP:
                 y = drop_paths(y, drop_path, self.make_rng("dropout"))
             nodes[target] = y if nodes[target] is None else nodes[target] + y
         return nodes[-1], None
 
-    def _branches(self, channels: int) -> tuple:
+    def _branches(self, channels: int) -> list:
         norm = {"train": self.train, "affine": self.affine, "dtype": self.dtype}
-        return (
-            Zero,
-            Identity,
-            partial(ReLUConvBN, channels, kernel=(1, 1), **norm),
-            partial(ReLUConvBN, channels, kernel=(3, 3), **norm),
-            partial(Pool, "avg", 3),
-        )
+        known = {
+            "none": Zero,
+            "skip_connect": Identity,
+            "nor_conv_1x1": partial(ReLUConvBN, channels, kernel=(1, 1), **norm),
+            "nor_conv_3x3": partial(ReLUConvBN, channels, kernel=(3, 3), **norm),
+            "avg_pool_3x3": partial(Pool, "avg", 3),
+        }
+        return [known[op] for op in self.ops]
 
 
 class ResidualBlock(nn.Module):
@@ -161,6 +187,8 @@ class Network(nn.Module):
       affine: whether the cells' batch norm has a scale and a bias.
       remat: whether a cell's inner nodes are computed again in the backward pass.
       dtype: of the computation.
+      nodes: of a cell, its input included.
+      ops: that an edge chooses from.
     """
 
     classes: int
@@ -170,6 +198,8 @@ class Network(nn.Module):
     affine: bool
     remat: bool = False
     dtype: Any = None
+    nodes: int = 4
+    ops: tuple[str, ...] = OPS
 
     @nn.compact
     def __call__(
@@ -182,7 +212,7 @@ class Network(nn.Module):
         """Maps images ``[B, H, W, channels]`` to float32 logits ``[B, classes]``.
 
         Args:
-          choices: of the six edges.
+          choices: of the edges.
           x: images.
           train: whether batch norm uses the statistics of the batch.
           drop_path: of the final form: probability in the last cell; in the others in
@@ -212,7 +242,9 @@ class Network(nn.Module):
         if all(map(is_fixed, choices)):
             fixed, operand = tuple(map(int, choices)), None
         cell = nn.remat(Cell) if self.remat else Cell
-        make = partial(cell, train, self.affine, fixed, self.dtype)
+        make = partial(
+            cell, train, self.affine, fixed, self.dtype, self.nodes, self.ops
+        )
         if self.final:
             for i in range(stage * self.cells, (stage + 1) * self.cells):
                 probability = self._probability(i, train, drop_path)
@@ -244,6 +276,8 @@ def nasbench201(
     classes: int,
     channels: int = 16,
     cells: int = 5,
+    nodes: int = 4,
+    ops: Sequence[str] = OPS,
     affine: bool = False,
     remat: bool = False,
     dtype: Any = "float32",
@@ -254,6 +288,8 @@ def nasbench201(
       classes: number of classes.
       channels: C of the first stage; doubled at each of the other two.
       cells: N, cells a stage.
+      nodes: of a cell, its input included; 4 in the paper.
+      ops: that an edge chooses from, of `OPS`, in the order of the choices.
       affine: whether batch norm inside the cells of the search form has a scale and a
         bias; the authors search without.  Elsewhere it always has.
       remat: whether a cell's inner nodes are computed again in the backward pass.
@@ -263,13 +299,23 @@ def nasbench201(
       a space of three bindings.
 
     Raises:
-      ValueError: if a size is not positive.
+      ValueError: if a size is too small, or on ops that are unknown or repeated.
     """
-    sizes = {"classes": classes, "channels": channels, "cells": cells}
+    sizes = {"classes": classes, "channels": channels, "cells": cells, "nodes": nodes}
     for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"nasbench201: {name} is {value}; it must be at least 1")
-    sizes |= {"remat": remat, "dtype": jnp.dtype(dtype)}
+        least = 2 if name == "nodes" else 1
+        if value < least:
+            raise ValueError(
+                f"nasbench201: {name} is {value}; it must be at least {least}"
+            )
+    ops = (ops,) if isinstance(ops, str) else tuple(ops)
+    if not ops or len(set(ops)) < len(ops) or not set(ops) <= set(OPS):
+        raise ValueError(
+            f"nasbench201: ops are {', '.join(ops) or 'none given'}; they must be "
+            f"different ones of: {', '.join(OPS)}"
+        )
+    spec = _cell_spec(nodes, ops)
+    sizes |= {"ops": ops, "remat": remat, "dtype": jnp.dtype(dtype)}
     forms = {
         "search": Network(final=False, affine=affine, **sizes),
         "final": Network(final=True, affine=True, **sizes),
@@ -282,25 +328,27 @@ def nasbench201(
 
     def cut(variables: Any, decisions: Any) -> Any:
         image = (8, 8, variables["params"]["stem"]["kernel"].shape[2])
-        choices = SPEC.validate(decisions)
+        choices = spec.validate(decisions)
         return extract(forms["search"], choices, variables, image)
 
-    return Space(SPEC, module, _bind, cut)
+    def bind(decisions: Any) -> tuple[Choice, ...]:
+        choices = bind_all(spec, decisions)
+        sampled = isinstance(decisions, jax.Array) and "none" in ops
+        return _skip_dead_ends(choices, nodes, ops) if sampled else choices
+
+    return Space(spec, module, bind, cut)
 
 
-def _bind(decisions: Any) -> tuple[Choice, ...]:
-    choices = bind_all(SPEC, decisions)
-    return _skip_dead_ends(choices) if isinstance(decisions, jax.Array) else choices
-
-
-def _skip_dead_ends(choices: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+def _skip_dead_ends(
+    choices: Sequence[jax.Array], nodes: int, ops: tuple[str, ...]
+) -> tuple[jax.Array, ...]:
     """Sampled choices, "none" for edges into a node that reaches no output.
 
     Their result is unused, and "none" costs nothing.
     """
-    none, reaches = OPS.index("none"), {3: jnp.array(True)}
-    edges = list(zip(choices, EDGES, strict=True))
-    for node in (2, 1):
+    none, reaches = ops.index("none"), {nodes - 1: jnp.array(True)}
+    edges = list(zip(choices, _edges(nodes), strict=True))
+    for node in range(nodes - 2, 0, -1):
         onward = [(c != none) & reaches[t] for c, (s, t) in edges if s == node]
         reaches[node] = jnp.stack(onward).any()
     return tuple(jnp.where(reaches[t], choice, none) for choice, (_, t) in edges)

@@ -12,7 +12,8 @@ FOLDER = pathlib.Path(common.__file__).parent
 NAMES = sorted(  # those of searches
     path.stem
     for path in FOLDER.glob("*.py")
-    if path.stem not in ("__init__", "common") and not path.stem.startswith("compare_")
+    if path.stem not in ("__init__", "common")
+    and not path.stem.startswith(("compare_", "table_"))
 )
 VARIANTS = ("", "smoke", "random", "smoke,random")
 

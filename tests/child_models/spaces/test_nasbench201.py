@@ -67,6 +67,61 @@ def test_sizes_are_checked():
         nasbench201(classes=10, cells=0)
 
 
+# ---- smaller spaces -----------------------------------------------------------------
+
+SMALL = {"nodes": 3, "ops": ("none", "skip_connect", "nor_conv_3x3")}
+
+
+def test_a_smaller_cell_has_its_own_size_and_text():
+    spec = nasbench201(classes=3, **SMALL).spec
+    assert spec.size() == 27
+    cells = list(spec.enumerate())
+    assert spec.encode((2, 0, 1)) == "|nor_conv_3x3~0|+|none~0|skip_connect~1|"
+    texts = [spec.encode(cell) for cell in cells]
+    assert [spec.decode(text) for text in texts] == cells and len(set(texts)) == 27
+    with pytest.raises(ValueError, match=r"expected \|op~0\|\+\|op~0\|op~1\|$"):
+        spec.decode(TEXT)
+    with pytest.raises(ValueError, match="must be one of: none, skip_connect, nor_con"):
+        spec.decode("|nor_conv_1x1~0|+|none~0|none~1|")
+
+
+def test_the_full_space_is_the_default():
+    assert nasbench201(classes=3).spec == SPEC
+    assert nasbench201(classes=3, nodes=4, ops=list(OPS)).spec == SPEC
+
+
+def test_a_smaller_cell_has_its_edges_and_ops_only():
+    _, variables = shapes(tiny(**SMALL), "search", jnp.array([2, 1, 0]))
+    cell = variables["params"]["stage_0"]
+    assert set(cell) == {"edge_0_1", "edge_0_2", "edge_1_2"}
+    assert cell["edge_0_1"]["branch_2"]["Conv_0"]["kernel"].shape == (2, 3, 3, 4, 4)
+    _, final = shapes(tiny(**SMALL), "final", np.array([1, 0, 2]))
+    assert set(final["params"]["cell_0"]) == {"edge_1_2"}
+
+
+def test_dead_ends_of_a_smaller_cell():
+    bind = nasbench201(classes=3, **SMALL).bind
+    assert [int(c) for c in bind(jnp.array([2, 1, 0]))] == [0, 1, 0]
+    assert [int(c) for c in bind(jnp.array([2, 1, 1]))] == [2, 1, 1]
+    without = nasbench201(classes=3, nodes=3, ops=("skip_connect", "nor_conv_1x1"))
+    assert [int(c) for c in without.bind(jnp.array([1, 0, 1]))] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nodes": 1}, "nodes is 1; it must be at least 2"),
+        ({"ops": ()}, "ops are none given; they must be different ones of: none"),
+        ({"ops": ("none", "none")}, "ops are none, none; they must be different"),
+        ({"ops": ("none", "conv")}, "ops are none, conv; they must be different"),
+        ({"ops": "conv"}, "ops are conv; they must be different"),
+    ],
+)
+def test_smaller_spaces_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        nasbench201(classes=3, **options)
+
+
 # ---- exact costs --------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ Shapes: S seeds, E evaluations, n architectures a proposal, T decisions.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -82,29 +83,25 @@ class History(NamedTuple):
         return np.maximum.accumulate(steps, axis=1)
 
 
-def run_seeds(
+def many_searches(
     strategy: Strategy,
     evaluator: Evaluator,
-    keys: jax.Array,
-    budget: Budget,
     *,
     samples: int = 1,
     chunk: int = 16,
     slots: int = 100,
-) -> History:
-    """Searches once a key.
+) -> Callable[[jax.Array, Budget], History]:
+    """Builds ``(keys [S], budget) -> History``, which searches once a key.
+
+    A search depends on its own key alone.  The program is compiled at the first call,
+    and serves all later ones of as many slots.
 
     Args:
       strategy: proposes and learns.
       evaluator: of which only `evaluate` is used.
-      keys: key[S]; a search depends on its own key alone.
-      budget: of each search.
       samples: n.
       chunk: steps of one compiled call; results do not depend on it.
       slots: searches that run side by side; a finished one makes room for the next.
-
-    Returns:
-      the History; E is the number of evaluations of the longest search.
     """
     step = _step(strategy, evaluator, samples)
 
@@ -113,13 +110,17 @@ def run_seeds(
         state = strategy.init(strategy_key)
         return state, evaluator.init(evaluator_key, evaluator.data), run_key
 
-    if strategy.traceable:
-        searches = _side_by_side(
-            start, step, keys, evaluator.data, budget, chunk, min(slots, len(keys))
-        )
-    else:
-        searches = [_on_host(start, step, key, evaluator.data, budget) for key in keys]
-    return _stacked([_within(search, budget) for search in searches])
+    compiled = _compiled(start, step, chunk)
+
+    def run(keys, budget):
+        if strategy.traceable:
+            width = min(slots, len(keys))
+            found = _side_by_side(compiled, keys, evaluator.data, budget, chunk, width)
+        else:
+            found = [_on_host(start, step, k, evaluator.data, budget) for k in keys]
+        return _stacked([_within(search, budget) for search in found])
+
+    return run
 
 
 def _step(strategy, evaluator, samples):
@@ -139,12 +140,8 @@ def _step(strategy, evaluator, samples):
     return step
 
 
-def _side_by_side(start, step, keys, data, budget, chunk, slots) -> list[tuple]:
-    """(decisions, reward, cost) of every seed, at least as many as it can pay for."""
-
-    @jax.jit
-    def begin(keys):
-        return jax.vmap(start)(keys)
+def _compiled(start, step, chunk):
+    """Compiled: begin all slots, begin some of them anew, advance all by a chunk."""
 
     @functools.partial(jax.jit, donate_argnums=0)
     def replace(carry, is_new, keys):
@@ -162,6 +159,12 @@ def _side_by_side(start, step, keys, data, budget, chunk, slots) -> list[tuple]:
 
         return jax.vmap(one)(carry, first)
 
+    return jax.jit(jax.vmap(start)), replace, advance
+
+
+def _side_by_side(compiled, keys, data, budget, chunk, slots) -> list[tuple]:
+    """(decisions, reward, cost) of every seed, at least as many as it can pay for."""
+    begin, replace, advance = compiled
     parts: list[list[tuple]] = [[] for _ in keys]
     running = np.arange(slots)  # the seed in each slot, -1 for none
     first = np.zeros(slots, np.int32)

@@ -9,6 +9,7 @@ Suites:
     relaxed    the steps of the relaxed supernet beside a sampled one
     memory     temporary memory of compiled training steps
     scaling    images a second of the search by number of devices
+    tabular    whole searches on a table, hundreds of seeds at once
 
 Programs that are compared take turns in one run; compilation is no part of a time.
 ``--peer`` is a command that prints one JSON line of milliseconds, see
@@ -34,6 +35,7 @@ from launch.suites.memory import memory
 from launch.suites.relaxed import relaxed
 from launch.suites.scaling import scaling
 from launch.suites.supernet import supernet
+from launch.suites.tabular import tabular
 from launch.suites.timing import Options, Row
 from launch.tables import align
 
@@ -42,6 +44,7 @@ SUITES: dict[str, Callable[[Options], Iterator[Row]]] = {
     "relaxed": relaxed,
     "memory": memory,
     "scaling": scaling,
+    "tabular": tabular,
 }
 PEERS = {"supernet": peer.search_rows, "relaxed": peer.relaxed_rows}
 

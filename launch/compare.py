@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from child_models.evaluators.tabular import lookup
 from child_models.spaces import SPACES
 from child_models.tables import Table, read_table, rows_of
-from controller.budget import Budget, History, run_seeds
+from controller.budget import Budget, History, many_searches
 from controller.spec import DecisionSpec
 from controller.strategies import STRATEGIES
 from launch import command, curves
@@ -177,7 +177,8 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
                     evaluator = lookup(spec, table, reward, nan=chosen.nan)
                 seeds = np.arange(chosen.seed, chosen.seed + chosen.seeds)
                 keys = jax.vmap(jax.random.key)(seeds)
-                history = run_seeds(strategy, evaluator, keys, budget, samples=samples)
+                search = many_searches(strategy, evaluator, samples=samples)
+                history = search(keys, budget)
                 seconds = time.perf_counter() - start
                 part.write(history, seconds)
             report["seconds"][name] += seconds

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from controller.budget import Budget, History, run_seeds
+from controller.budget import Budget, History, many_searches
 from controller.spec import Decision, DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.types import Evaluator, Trial
@@ -34,7 +34,7 @@ def equal(a: History, b: History) -> None:
 
 
 def test_evaluations_are_counted(strategy):
-    history = run_seeds(strategy, EVALUATOR, KEYS, Budget(evaluations=21), chunk=8)
+    history = many_searches(strategy, EVALUATOR, chunk=8)(KEYS, Budget(evaluations=21))
     assert history.decisions.shape == (5, 21, 3) and history.paid.all()
     total = history.decisions.sum(axis=2)
     expected = np.where(total == 3, -np.inf, np.float32(0.1) * total)
@@ -42,8 +42,8 @@ def test_evaluations_are_counted(strategy):
 
 
 def test_what_would_exceed_the_seconds_is_not_paid(strategy):
-    history = run_seeds(strategy, EVALUATOR, KEYS, Budget(seconds=20), chunk=8)
-    longer = run_seeds(strategy, EVALUATOR, KEYS, Budget(seconds=30), chunk=8)
+    history = many_searches(strategy, EVALUATOR, chunk=8)(KEYS, Budget(seconds=20))
+    longer = many_searches(strategy, EVALUATOR, chunk=8)(KEYS, Budget(seconds=30))
     assert np.all(history.cost.sum(axis=1) <= 20)
     for cost, paid in zip(longer.cost, history.paid, strict=True):
         n = paid.sum()
@@ -53,9 +53,9 @@ def test_what_would_exceed_the_seconds_is_not_paid(strategy):
 
 def test_the_size_of_a_call_and_the_other_seeds_do_not_matter(strategy):
     budget = Budget(evaluations=16)
-    history = run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=8)
-    equal(history, run_seeds(strategy, EVALUATOR, KEYS, budget, chunk=5, slots=2))
-    alone = run_seeds(strategy, EVALUATOR, KEYS[3:4], budget, chunk=16)
+    history = many_searches(strategy, EVALUATOR, chunk=8)(KEYS, budget)
+    equal(history, many_searches(strategy, EVALUATOR, chunk=5, slots=2)(KEYS, budget))
+    alone = many_searches(strategy, EVALUATOR, chunk=16)(KEYS[3:4], budget)
     equal(alone, jax.tree.map(lambda x: x[3:4], history))
 
 
@@ -69,8 +69,8 @@ def test_a_strategy_on_the_host_searches_the_same(strategy, budget):
         propose=jax.jit(strategy.propose, static_argnums=2),
         update=jax.jit(strategy.update),
     )
-    compiled = run_seeds(strategy, EVALUATOR, KEYS[:2], budget, chunk=8)
-    driven = run_seeds(host, EVALUATOR, KEYS[:2], budget)
+    compiled = many_searches(strategy, EVALUATOR, chunk=8)(KEYS[:2], budget)
+    driven = many_searches(host, EVALUATOR)(KEYS[:2], budget)
     equal(driven, compiled)
 
 

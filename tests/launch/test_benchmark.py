@@ -6,11 +6,14 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from launch import benchmark
 from launch.command import UserError
-from launch.suites import children, memory, peer, supernet
+from launch.suites import children, memory, peer, supernet, tabular
 from launch.suites.timing import Options, Row, in_turn
+
+RANDOM = {"random": {"name": "random_search"}}
 
 ROW = Row.of("a step", [1.0, 4.0, 3.0], [1.0, 2.0, 2.0], note="beside the other")
 
@@ -111,6 +114,17 @@ def test_the_supernet_suite_measures_both_steps(tiny):
         assert row.ours > 0 and row.reference > 0
         assert row.ratio == pytest.approx(row.ours / row.reference)
     assert 0 < rows["nasbench201: share of the peak"].ours < 100
+
+
+def test_the_tabular_suite_times_every_strategy(monkeypatch):
+    monkeypatch.setattr(tabular, "SEEDS", 2)
+    monkeypatch.setattr(tabular, "EVALUATIONS", 3)
+    monkeypatch.setattr(
+        tabular, "get_config", lambda: ConfigDict({"strategies": RANDOM})
+    )
+    (row,) = tabular.tabular(Options((), n=1, repeats=2))
+    assert row.name == "random: 2 seeds of 3 evaluations"
+    assert row.unit == "s" and row.ours > 0
 
 
 @pytest.mark.slow

@@ -92,13 +92,13 @@ def test_what_is_done_is_kept_and_what_changed_is_run_again(
     done, table, monkeypatch, capsys
 ):
     report, workdir = done
-    runs, original = [], module.run_seeds
+    runs, original = [], module.many_searches
 
     def counted(*args, **kwargs):
         runs.append(args)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(module, "run_seeds", counted)
+    monkeypatch.setattr(module, "many_searches", counted)
     again = compare(config(table), workdir)
     assert not runs and again["strategies"] == report["strategies"]
     part = workdir / "searches" / "random-a.npz"

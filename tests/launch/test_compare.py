@@ -8,10 +8,12 @@ from ml_collections import ConfigDict
 
 from child_models.spaces.nasbench201 import SPEC
 from child_models.tables import Table, write_table
+from configs import common
 from configs.compare_nasbench201 import get_config
 from launch import compare as module
 from launch.command import UserError
 from launch.compare import compare, text
+from launch.driver import search
 
 STRATEGIES = {
     "random": {"name": "random_search"},
@@ -157,3 +159,22 @@ def test_the_config_is_complete(table):
         assert (resolved.seconds is None) == (arg == "own")
     with pytest.raises(ValueError, match="unknown config argument 'x'; known: own"):
         get_config("x")
+
+
+def test_launch_search_takes_rewards_from_a_table(table, tmp_path):
+    given = common.base()
+    given.data.update(name="digits", validation=32, train_limit=64, test_limit=32)
+    given.space.update(name="nasbench201", channels=4, cells=1)
+    given.strategy = ConfigDict(
+        {"name": "regularized_evolution", "population": 4, "sample": 2}
+    )
+    given.evaluator = ConfigDict({"name": "tabular", "table": table[0], "reward": "a"})
+    given.schedule.update(child_steps=0, policy_steps=4, samples=2)
+    given.derive.n = 3
+    given.train.rounds = 3
+    found = search(given, tmp_path)
+    assert found["budget"]["scored"] == 24
+    best = found["best"]
+    row = SPEC.validate(best["decisions"])
+    index = np.ravel_multi_index(row, SPEC.num_choices)
+    np.testing.assert_allclose(best["reward"], table[1][index] / 100, rtol=1e-6)

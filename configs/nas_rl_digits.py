@@ -25,11 +25,12 @@ def get_config(arg: str = "") -> ConfigDict:
         widths=(1, 3),
         filters=(8, 16),
     )
+    config.evaluator.epochs = 10
     config.strategy.update(
         name="reinforce",
         learning_rate=0.02,
         baseline_decay=0.9,
         policy={"hidden": 35, "layers": 2, "init_scale": 0.08},
     )
-    smoke = {"space": {"layers": 2, "filters": (2, 4)}}
+    smoke = {"space": {"layers": 2, "filters": (2, 4)}, "evaluator": {"epochs": 1}}
     return common.vary(config, arg, smoke)

@@ -20,7 +20,7 @@ class Source(NamedTuple):
       first: ``(key) -> int32[., T]``, what is trained first.
       candidates: ``(key, state) -> (int32[C, T], bool[C])``, what may come next.
       mark: ``(tried, int32[n, T]) -> tried``.
-      size: of `tried`.
+      size: of `tried`, 1 or more: checkpoints hold no empty arrays.
       room: Q, the longest queue that `first` fills.
       levels: number of levels.
     """
@@ -82,7 +82,7 @@ def pool(spec: DecisionSpec, first: int, size: int) -> Source:
         return rows, ~repeated & ~jnp.isin(hashes, known)
 
     return Source(
-        _uniform(spec, first), candidates, lambda tried, _: tried, 0, first, 1
+        _uniform(spec, first), candidates, lambda tried, _: tried, 1, first, 1
     )
 
 
@@ -145,4 +145,4 @@ def levels(spec: DecisionSpec, beam: int) -> Source:
         there = there & (state.level < blocks - 1)
         return rows.reshape(-1, spec.length), there.reshape(-1)
 
-    return Source(first, candidates, lambda tried, _: tried, 0, room, blocks)
+    return Source(first, candidates, lambda tried, _: tried, 1, room, blocks)

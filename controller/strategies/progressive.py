@@ -41,7 +41,7 @@ class ProgressiveState:
     length: jax.Array  # int32[], of the queue
     done: jax.Array  # int32[], of the queue's
     level: jax.Array  # int32[], blocks - 1
-    tried: jax.Array  # bool[C] of an enumerable space; else bool[0]
+    tried: jax.Array  # bool[C] of an enumerable space; else bool[1]
     best: jax.Array  # int32[T], of all trials
     best_reward: jax.Array  # float32[]
 

@@ -12,7 +12,6 @@ Shapes: T decisions, V the largest number of choices of any of them.
 import dataclasses
 import functools
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -20,6 +19,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from controller.codec import JSON_CODEC, Codec
 
 
 class Decision(NamedTuple):
@@ -82,47 +83,6 @@ class Distinct:
         grouped = {t for positions in self.sets for t in positions}
         free = math.prod(n for t, n in enumerate(counts) if t not in grouped)
         return free * math.prod(math.perm(counts[p[0]], len(p)) for p in self.sets)
-
-
-class Codec(NamedTuple):
-    """Translates decisions to a space's own text (genotype, arc, cell string).
-
-    Attributes:
-      encode: ``(spec, decisions: tuple[int, ...]) -> str``.
-      decode: ``(spec, text) -> sequence of int``; raises ValueError on foreign text.
-    """
-
-    encode: Callable[["DecisionSpec", tuple[int, ...]], str]
-    decode: Callable[["DecisionSpec", str], Sequence[int]]
-
-
-def _encode_json(spec: "DecisionSpec", decisions: tuple[int, ...]) -> str:
-    pairs = zip(spec.decisions, decisions, strict=True)
-    return json.dumps({d.name: d.choices[v] for d, v in pairs})
-
-
-def _decode_json(spec: "DecisionSpec", text: str) -> list[int]:
-    try:
-        named = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not a JSON object of decisions: {text[:80]!r}") from error
-    if not isinstance(named, Mapping):
-        raise ValueError(f"expected a JSON object of decisions, got {text[:80]!r}")
-    names = [d.name for d in spec.decisions]
-    if missing := [n for n in names if n not in named]:
-        raise ValueError(f"decisions missing: {', '.join(missing[:5])}")
-    if unknown := [n for n in named if n not in names]:
-        raise ValueError(f"unknown decisions: {', '.join(unknown[:5])}")
-    for d in spec.decisions:
-        if named[d.name] not in d.choices:
-            raise ValueError(
-                f"decision {d.name!r} is {named[d.name]!r}; "
-                f"legal: {', '.join(d.choices)}"
-            )
-    return [d.choices.index(named[d.name]) for d in spec.decisions]
-
-
-JSON_CODEC = Codec(_encode_json, _decode_json)
 
 
 @dataclasses.dataclass(frozen=True)

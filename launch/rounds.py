@@ -167,12 +167,13 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
 
     Args:
       spec: of the space.
-      record: of a round in which the policy learnt; warm-up never collapses.
+      record: of a round in which a policy learnt; what has no entropy is none, and
+        warm-up never collapses.
 
     Returns:
       None, or {"round", "reason", "advice"}.
     """
-    if record["warm_up"] or not record["scored"]:
+    if record["warm_up"] or not record["scored"] or record["entropy"] is None:
         return None
     uniform = sum(math.log(n) for n in spec.num_choices)
     entropy, distinct = record["entropy"], record["distinct"]
@@ -186,7 +187,7 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     elif (record["skip_share"] or 0.0) > 0.95:
         reason = f"{record['skip_share']:.0%} of all skip connections are taken"
         advice = "raise strategy.skip_weight"
-    elif entropy is not None and entropy < 0.02 * uniform:
+    elif entropy < 0.02 * uniform:
         reason = f"the policy's entropy is {entropy:.3g} nats, uniform {uniform:.3g}"
         advice = f"{policy}, or {weights}"
     elif possible >= 8 and different <= max(1, 0.1 * possible):

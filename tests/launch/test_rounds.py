@@ -125,3 +125,8 @@ def test_each_collapse_says_what_to_change(changes, reason, advice):
 def test_warm_up_and_tiny_samples_are_no_collapse():
     assert collapse(SPEC, record(entropy=0.0, warm_up=True)) is None
     assert collapse(SPEC, record(scored=4, distinct=0.25)) is None
+
+
+def test_what_is_no_policy_does_not_collapse():
+    assert collapse(SPEC, record(scored=40, distinct=0.03)) is not None
+    assert collapse(SPEC, record(scored=40, distinct=0.03, entropy=None)) is None

@@ -73,13 +73,15 @@ def retraining(
         measure_batch=batch_size,
         **options,
     )
-    return Retraining(
-        jax.tree.map(jnp.asarray, {"train": everything, "test": dataset.test}),
-        training.steps,
-        training.steps_per_epoch,
-        lambda key, data: training.init(key, data["train"], choices),
-        lambda state, data, n: training.run(state, data["train"], choices, n),
-        lambda variables, data: training.measure(variables, data["test"], choices)[
-            "accuracy"
-        ],
-    )
+    data = jax.tree.map(jnp.asarray, {"train": everything, "test": dataset.test})
+
+    def init(key, data):
+        return training.init(key, data["train"], choices)
+
+    def run(state, data, count):
+        return training.run(state, data["train"], choices, count)
+
+    def test(variables, data):
+        return training.measure(variables, data["test"], choices)["accuracy"]
+
+    return Retraining(data, training.steps, training.steps_per_epoch, init, run, test)

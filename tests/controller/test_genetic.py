@@ -133,7 +133,7 @@ def test_without_mutation_and_crossover_only_selection_is_left(selection):
     assert np.asarray(ones(state.decisions)).min() > worst
     state, _, metrics = selection.run(start, 60)
     assert len(np.unique(np.asarray(state.decisions), axis=0)) == 1  # taken over
-    assert metrics["entropy"][0] > 6 and metrics["entropy"][-1] == 0
+    assert metrics["diversity"][0] > 6 and metrics["diversity"][-1] == 0
     parents = rows(start.decisions)
     assert tuple(state.decisions[0].tolist()) in parents
 

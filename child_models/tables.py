@@ -17,9 +17,11 @@ Shapes: N architectures, T decisions, V choices.
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from controller.spec import DecisionSpec
@@ -62,18 +64,21 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
       spec: of the space.
 
     Raises:
-      ValueError: on a file that is no table, a row that is no architecture of the
-        space, and on missing or repeated architectures.
+      ValueError: on a file that is no table, a column of another length, a row that is
+        no architecture of the space, and on missing or repeated architectures.
     """
     if not os.path.isfile(path):
         raise ValueError(f"no table {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"table {path} is no npz file")
-    with np.load(path, allow_pickle=False) as file:
-        if "ops" in file.files and "hp200_cifar10_test" in file.files:
-            table = from_nasbench201(file)
-        else:
-            table = _from_columns(file, spec)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "ops" in file.files and "hp200_cifar10_test" in file.files:
+                table = from_nasbench201(file)
+            else:
+                table = _from_columns(file, spec)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"table {path} is damaged: {error}") from error
     check_rows(table.decisions, spec)
     return table
 
@@ -115,19 +120,23 @@ def _from_columns(file: Mapping[str, np.ndarray], spec: DecisionSpec) -> Table:
             )
     if "decisions" in file:
         decisions = np.asarray(file["decisions"])
-        expected: tuple[int, ...] = (len(decisions),)
-    else:
-        expected = spec.num_choices
-        decisions = np.stack([i.ravel() for i in np.indices(expected)], axis=1)
+        for kind, named in columns.items():
+            for name, values in named.items():
+                _check_shape(f"{kind}_{name}", values, decisions.shape[:1])
+        return Table(decisions, **columns)
     for kind, named in columns.items():
         for name, values in named.items():
-            if values.shape != expected:
-                raise ValueError(
-                    f"column {kind}_{name} has shape {values.shape}; the space wants "
-                    f"{expected}"
-                )
+            _check_shape(f"{kind}_{name}", values, spec.num_choices)
             named[name] = values.ravel()
-    return Table(decisions, **columns)
+    vectors = np.indices(spec.num_choices)
+    return Table(np.stack([i.ravel() for i in vectors], axis=1), **columns)
+
+
+def _check_shape(name: str, values: np.ndarray, expected: tuple[int, ...]) -> None:
+    if values.shape != expected:
+        raise ValueError(
+            f"column {name} has shape {values.shape}; the space wants {expected}"
+        )
 
 
 def from_nasbench201(file: Mapping[str, np.ndarray]) -> Table:
@@ -141,23 +150,27 @@ def from_nasbench201(file: Mapping[str, np.ndarray]) -> Table:
       file: arrays: ``ops`` int[15625, 6] and the columns.
 
     Raises:
-      ValueError: on a missing column, naming those there are.
+      ValueError: on a missing column, naming those there are, or one of another length.
     """
     split = {"cifar10": "cifar10_valid", "cifar100": "cifar100"}
     split["imagenet16"] = "imagenet16"
+
+    decisions = np.asarray(file["ops"])
 
     def column(name):
         if name not in file:
             raise ValueError(
                 f"the table has no column {name!r}; it has {', '.join(file)}"
             )
-        return np.asarray(file[name], np.float64)
+        values = np.asarray(file[name], np.float64)
+        _check_shape(name, values, decisions.shape[:1])
+        return values
 
     def test(name):
         return f"hp200_{name}_{'test' if name == 'cifar10' else 'xtest'}"
 
     return Table(
-        decisions=np.asarray(column("ops"), np.int32),
+        decisions=decisions,
         reward={k: column(f"hp12_{v}_xvalid") for k, v in split.items()},
         value={k: column(test(k)) for k in split},
         cost={
@@ -182,13 +195,12 @@ def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
         )
     if not np.issubdtype(decisions.dtype, np.integer):
         raise ValueError(f"the table's decisions are {decisions.dtype}, not integers")
-    choices = np.array(spec.num_choices)
-    for row in np.flatnonzero(((decisions < 0) | (decisions >= choices)).any(1))[:1]:
-        with_row = f"row {row} of the table"
+    check_size(spec)
+    for row in np.flatnonzero(_illegal(decisions, spec))[:1]:
         try:
             spec.validate(decisions[row])
         except ValueError as error:
-            raise ValueError(f"{with_row}: {error}") from error
+            raise ValueError(f"row {row} of the table: {error}") from error
     flat = np.ravel_multi_index(decisions.T, spec.num_choices)
     order = np.argsort(flat, kind="stable")
     repeated = np.flatnonzero(np.diff(flat[order]) == 0)
@@ -213,6 +225,14 @@ def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
             f"the table has {len(flat):,} architectures, the space {spec.size():,}"
             f"{example}"
         )
+
+
+def _illegal(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
+    """bool[N]: the rows that are no architecture of the space."""
+    outside = ((decisions < 0) | (decisions >= np.array(spec.num_choices))).any(axis=1)
+    if spec.rule is None or outside.any():
+        return outside
+    return ~np.asarray(jax.vmap(spec.is_legal)(decisions.astype(np.int32)))
 
 
 def check_size(spec: DecisionSpec) -> int:

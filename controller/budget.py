@@ -8,6 +8,7 @@ Shapes: S seeds, E evaluations, n architectures a proposal, T decisions.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ class Budget(NamedTuple):
           dearest: cost of one, in seconds.
 
         Raises:
-          ValueError: if none or both are given, or one evaluation exceeds it.
+          ValueError: if none or both are given, or one evaluation exceeds it, or it is
+            infinite.
         """
         if (self.seconds is None) == (self.evaluations is None):
             raise ValueError(
@@ -47,6 +49,8 @@ class Budget(NamedTuple):
             raise ValueError(
                 f"budget.evaluations is {self.evaluations}; it must be 1 or more"
             )
+        if self.seconds == math.inf:
+            raise ValueError("budget.seconds is infinite; no search would end")
         if self.seconds is not None and not self.seconds >= dearest:
             raise ValueError(
                 f"budget.seconds is {self.seconds:g}; one evaluation costs up to "

@@ -10,6 +10,7 @@ is kept, so the same command continues.
 """
 
 import dataclasses
+import hashlib
 import io
 import time
 import zipfile
@@ -142,16 +143,19 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     with user_errors("config.table"):
         table = read_table(chosen.table, spec)
         targets = _targets(table, chosen.reward)
+        evaluators = {r: lookup(spec, table, r, nan=chosen.nan) for r in targets}
+        _check_values(table, targets, spec)
+    if budget.seconds is not None:
         for reward in targets:
-            dearest = table.cost.get(reward)
-            if dearest is None and budget.seconds is not None:
+            if reward not in table.cost:
                 raise UserError(
                     f"config.seconds: the table has no cost_{reward}; count evaluations"
                 )
     with user_errors("config"):
-        for reward in targets:
-            budget.check(float(np.max(table.cost.get(reward, 1.0))))
+        for evaluator in evaluators.values():
+            budget.check(float(evaluator.data["cost"].max()))
     built = _strategies(config, spec)
+    digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
     report: dict[str, Any] = {
         "table": chosen.table,
@@ -167,17 +171,15 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     for name, (strategy, samples) in built.items():
         rows, traces[name], report["seconds"][name] = {}, {}, 0.0
         for reward, datasets in targets.items():
-            part = Part(workdir, name, reward, _fingerprint(config, name))
+            part = Part(workdir, name, reward, _fingerprint(config, name, digest))
             history, seconds = part.read() or (None, 0.0)
             if history is None:
                 if not strategy.traceable:
                     print(f"{name} is driven from the host: one seed after the other")
                 start = time.perf_counter()
-                with user_errors("config.table"):
-                    evaluator = lookup(spec, table, reward, nan=chosen.nan)
                 seeds = np.arange(chosen.seed, chosen.seed + chosen.seeds)
                 keys = jax.vmap(jax.random.key)(seeds)
-                search = many_searches(strategy, evaluator, samples=samples)
+                search = many_searches(strategy, evaluators[reward], samples=samples)
                 history = search(keys, budget)
                 seconds = time.perf_counter() - start
                 part.write(history, seconds)
@@ -209,14 +211,37 @@ def _targets(table: Table, reward: str) -> dict[str, list[str]]:
     return {name: [name] for name in table.value}
 
 
+def _check_values(
+    table: Table, targets: Mapping[str, list[str]], spec: DecisionSpec
+) -> None:
+    """Refuses values that are not finite of architectures that a search may find."""
+    for reward, datasets in targets.items():
+        found = np.isfinite(table.reward[reward])
+        if not found.any():
+            raise ValueError(f"reward_{reward} is finite in no row of the table")
+        for name in datasets:
+            bad = np.flatnonzero(found & ~np.isfinite(table.value[name]))
+            if len(bad):
+                raise ValueError(
+                    f"value_{name} is not finite in {len(bad)} rows whose "
+                    f"reward_{reward} is, first of "
+                    f"{spec.encode(table.decisions[bad[0]])}; it could not be reported"
+                )
+
+
+def _finite(column: np.ndarray) -> np.ndarray:
+    """A column with NaN for all that is not finite."""
+    return np.where(np.isfinite(column), column, np.nan)
+
+
 def _ceilings(table: Table, targets: Mapping[str, list[str]]) -> dict[str, Any]:
     rows = {}
     for reward, datasets in targets.items():
-        signal = table.reward[reward]
+        signal = _finite(table.reward[reward])
         top = int(np.nanargmax(signal))
         for name in datasets:
             rows[name] = {
-                "best": float(np.nanmax(table.value[name])),
+                "best": float(np.nanmax(_finite(table.value[name]))),
                 "best_of_reward": float(table.value[name][top]),
                 "best_reward": float(signal[top]),
             }
@@ -235,7 +260,7 @@ def _strategies(config: ConfigDict, spec: DecisionSpec) -> dict[str, Any]:
 def _summaries(table, reward, datasets, history: History, taken) -> dict[str, Any]:
     last = history.incumbent()[:, -1:]
     rows = np.take_along_axis(taken, last, axis=1)[:, 0]
-    signal = table.reward[reward]
+    signal = _finite(table.reward[reward])
     summaries = {}
     for name in datasets:
         values = table.value[name][rows]
@@ -244,7 +269,7 @@ def _summaries(table, reward, datasets, history: History, taken) -> dict[str, An
             "mean": mean,
             "std": float(np.std(values)),
             "median": float(np.median(values)),
-            "regret": float(np.nanmax(table.value[name])) - mean,
+            "regret": float(np.nanmax(_finite(table.value[name]))) - mean,
             "reward_regret": float(np.nanmax(signal) - np.mean(signal[rows])),
             "evaluations": float(np.mean(history.paid.sum(axis=1))),
         }
@@ -270,11 +295,17 @@ def _trace(values, history: History, budget: Budget) -> Trace:
 # ---- what is kept -------------------------------------------------------------------
 
 
-def _fingerprint(config: ConfigDict, name: str) -> str:
-    """Of everything that the searches of one strategy depend on."""
+def _fingerprint(config: ConfigDict, name: str, digest: str) -> str:
+    """Of everything that the searches of one strategy depend on.
+
+    Args:
+      config: resolved.
+      name: of the strategy.
+      digest: of the table's content; where the file lies does not matter.
+    """
     plain = config.to_dict()
     own = plain.pop("strategies")[name]
-    return config_sha256(plain | {"strategy": own})
+    return config_sha256(plain | {"strategy": own, "table": digest})
 
 
 class Part(NamedTuple):

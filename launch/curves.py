@@ -68,7 +68,8 @@ def draw(
             for t in (of[dataset] for of in traces.values())
         ]
         low = min(values.min() for values in late)
-        axis.set_ylim(low, best + 0.05 * (best - low))
+        if low < best:  # else all have found it
+            axis.set_ylim(low, best + 0.05 * (best - low))
         axis.set_title(dataset)
         axis.set_xlabel("simulated seconds" if seconds else "evaluations")
     axes[0][0].set_ylabel("value of the best so far")

@@ -94,12 +94,14 @@ def regularized_evolution(
 
         def one(i, key):
             sample_key, identity_key, mutate_key = jax.random.split(key, 3)
-            parent = state.decisions[tournament.winner(drawn(state, i), state.fitness)]
+            winner = tournament.winner(drawn(state, i), state.fitness)
+            parent = state.decisions[winner]
             child = spec.mutate(mutate_key, parent, weights)
             same = jax.random.bernoulli(identity_key, identity)
             child = jnp.where(same, parent, child)
-            draw = (state.count + i < population) | (state.count == 0)
-            return jnp.where(draw, spec.sample(sample_key), child)
+            # Where many are proposed at once, the others may not have been scored yet.
+            orphan = (state.count + i < population) | (winner >= state.count)
+            return jnp.where(orphan, spec.sample(sample_key), child)
 
         decisions = jax.vmap(one)(jnp.arange(n), jax.random.split(key, n))
         return Proposal(decisions, jnp.zeros(n)), state

@@ -8,7 +8,7 @@ import pytest
 from child_models.evaluators.tabular import lookup
 from child_models.spaces.nasbench201 import SPEC as NASBENCH201
 from child_models.tables import Table, read_table, rows_of, write_table
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, Distinct
 from controller.types import Proposal
 
 SPEC = DecisionSpec((Decision("op", ("x", "y")), Decision("in", ("p", "q", "r"))))
@@ -87,6 +87,51 @@ def test_missing_architectures_are_named(tmp_path):
     short = {k: v[:5] for k, v in columns().items()}
     with pytest.raises(ValueError, match="has 5 architectures, the space 6; .*y.*q"):
         read(tmp_path, **short)
+
+
+def test_rows_that_the_rule_of_a_space_forbids_are_named(tmp_path):
+    pair = tuple(Decision(name, ("p", "q", "r")) for name in "ab")
+    spec = DecisionSpec(pair, rule=Distinct(((0, 1),)))
+    rows = np.array(list(spec.enumerate()))
+    rows[4] = [1, 1]
+    np.savez(tmp_path / "t.npz", **columns(decisions=rows))
+    with pytest.raises(ValueError, match="row 4 of the table: decision 1 'b' is 1; "):
+        read_table(tmp_path / "t.npz", spec)
+
+
+def test_a_space_is_too_large_for_a_table(tmp_path):
+    spec = DecisionSpec(tuple(Decision(f"d{i}", tuple("abcd")) for i in range(50)))
+    rows = columns(decisions=np.zeros((6, 50), int))
+    for given, message in (
+        (rows, "has 1,267,.* vectors; tables are for 16,777,216 at most"),
+        (columns(decisions=None), r"reward_a has shape \(6,\); the space wants \(4, "),
+    ):
+        np.savez(tmp_path / "t.npz", **given)
+        with pytest.raises(ValueError, match=message):
+            read_table(tmp_path / "t.npz", spec)
+
+
+def test_columns_of_nasbench201_have_a_row_each(tmp_path):
+    names = [f"hp200_{n}" for n in ("cifar10_test", "cifar100_xtest")]
+    names += ["hp200_imagenet16_xtest", "hp12_cifar10_valid_xvalid"]
+    names += [f"hp12_{n}_xvalid" for n in ("cifar100", "imagenet16")]
+    sets = ("cifar10_valid", "cifar100", "imagenet16")
+    names += [f"hp200_train_seconds_{n}" for n in sets]
+    given = {name: np.ones(15_625) for name in names}
+    given["ops"] = np.array(list(NASBENCH201.enumerate()))
+    given["hp12_cifar100_xvalid"] = np.ones(100)
+    np.savez(tmp_path / "t.npz", **given)
+    with pytest.raises(ValueError, match=r"hp12_cifar100_xvalid has shape \(100,\)"):
+        read_table(tmp_path / "t.npz", NASBENCH201)
+
+
+def test_a_damaged_file_is_told(tmp_path):
+    np.savez(tmp_path / "t.npz", **columns())
+    content = bytearray((tmp_path / "t.npz").read_bytes())
+    content[60:200] = b"\xff" * 140
+    (tmp_path / "t.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="t.npz is damaged"):
+        read_table(tmp_path / "t.npz", SPEC)
 
 
 @pytest.mark.parametrize("content", [None, b"# Text\n", b""])

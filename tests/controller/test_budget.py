@@ -88,6 +88,7 @@ def test_the_incumbent_is_the_first_of_the_best_paid():
         (Budget(), "give one of them"),
         (Budget(10, 10), "give one of them"),
         (Budget(evaluations=0), "budget.evaluations is 0; it must be 1 or more"),
+        (Budget(seconds=float("inf")), "budget.seconds is infinite"),
         (Budget(seconds=2), "budget.seconds is 2; one evaluation costs up to 3 sec"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from controller import tournament
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, Distinct
 from controller.strategies.regularized_evolution import regularized_evolution
 from controller.types import Proposal, Trial
 
@@ -138,6 +138,20 @@ def test_the_worst_drawn_dies_without_ageing():
     _, state = jax.jit(strategy.propose, static_argnums=2)(jax.random.key(1), state, 1)
     state = filled(strategy, rows[:1], jnp.array([0.05]), state)
     np.testing.assert_allclose(state.fitness, [0.4, 0.05, 0.3, 0.2])
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_nobody_descends_from_an_empty_slot(replace):
+    """Where more are proposed at once than the population has scored."""
+    spec = DecisionSpec(
+        tuple(Decision(f"d{i}", tuple("abcd")) for i in range(3)),
+        rule=Distinct(((0, 1, 2),)),
+    )
+    strategy = regularized_evolution(spec, population=4, sample=1, replace=replace)
+    one = filled(strategy, jnp.array([[3, 1, 2]]), jnp.array([0.5]))
+    for state in (strategy.init(jax.random.key(0)), one):
+        for row in np.unique(proposed(strategy, state, 40), axis=0):
+            spec.validate(row)
 
 
 def test_invalid_trials_are_no_individuals():

@@ -150,6 +150,43 @@ def test_mistakes_are_told_before_anything_runs(table, tmp_path, changes, messag
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"value_b": 7}, "value_b is not finite in 1 rows whose reward_a is, first of"),
+        ({"cost_a": 7}, "config.table: cost_a is nan in row 7; it must be > 0"),
+        ({"reward_b": 7}, "config.table: reward_b is not finite in 1 rows"),
+    ],
+)
+def test_what_is_not_finite_is_told_before_anything_runs(
+    table, tmp_path, change, message
+):
+    with np.load(table[0]) as file:
+        columns = dict(file)
+    for name, row in change.items():
+        columns[name][row] = np.nan
+    np.savez(tmp_path / "t.npz", **columns)
+    reward = "own" if "reward_b" in change else "a"
+    given = config((str(tmp_path / "t.npz"),), reward=reward)
+    with pytest.raises(UserError, match=message):
+        compare(given, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_another_table_at_the_same_place_is_searched_anew(table, tmp_path):
+    path = tmp_path / "t.npz"
+    given = config((str(path),), seeds=2, strategies={"random": STRATEGIES["random"]})
+    with np.load(table[0]) as file:
+        columns = dict(file)
+    best = []
+    for sign in (1, -1):
+        columns["reward_a"] = sign * table[1]
+        np.savez(path, **columns)
+        report = compare(given, tmp_path)
+        best.append(report["strategies"]["random"]["a"]["mean"])
+    assert best[1] < best[0]
+
+
 def test_the_config_is_complete(table):
     for arg in ("", "own"):
         given = get_config(arg)

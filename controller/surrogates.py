@@ -44,11 +44,15 @@ def _standardised(reward, mask):
 def _ranked(reward, mask):
     """Normal quantiles of the rewards' ranks over the mask, 0 elsewhere.
 
-    A few architectures that do not learn at all would rule a squared error.
+    Equal rewards share the mean of their ranks.  A few architectures that do not learn
+    at all would rule a squared error.
     """
     count = jnp.maximum(jnp.sum(mask), 1)
-    order = jnp.argsort(jnp.argsort(jnp.where(mask, reward, jnp.inf)))
-    return jnp.where(mask, jax.scipy.stats.norm.ppf((order + 0.5) / count), 0)
+    reward = jnp.where(mask, reward, jnp.inf)
+    below = jnp.sum(reward[None] < reward[:, None], axis=1)
+    upto = jnp.sum(reward[None] <= reward[:, None], axis=1)
+    quantile = jax.scipy.stats.norm.ppf((below + upto) / (2 * count))
+    return jnp.where(mask, quantile, 0)
 
 
 # ---- linear -------------------------------------------------------------------------

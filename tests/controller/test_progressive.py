@@ -53,6 +53,17 @@ def test_linear_is_ridge_regression_on_normal_quantiles():
     np.testing.assert_allclose(theta, primal, atol=1e-4)
 
 
+def test_equal_rewards_are_equal_targets():
+    """So that the order of the trials does not matter."""
+    rows, mask = ALL[:8], jnp.arange(8) < 6
+    reward = jnp.array([0.1, 0.9, 0.1, 0.1, 0.5, 0.5, 0.0, 2.0])
+    fit = jax.jit(linear(SPEC).fit)
+    theta = fit(jax.random.key(0), rows, reward, mask)
+    swapped = jnp.array([3, 5, 2, 0, 4, 1, 6, 7])
+    again = fit(jax.random.key(0), rows[swapped], reward[swapped], mask)
+    np.testing.assert_allclose(again, theta, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SURROGATES)
 def test_surrogates_rank_what_they_have_not_seen(name):
     model = SURROGATES[name](SPEC, **OPTIONS[name])

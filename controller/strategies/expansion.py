@@ -12,6 +12,8 @@ import numpy as np
 
 from controller.spec import DecisionSpec
 
+_PARENTS = 16  # the best trials, of which a pool takes mutations
+
 
 class Source(NamedTuple):
     """Candidates of progressive search.
@@ -63,13 +65,15 @@ def pool(spec: DecisionSpec, first: int, size: int) -> Source:
         draw_key, parent_key, mutate_key = jax.random.split(key, 3)
         there = jnp.arange(len(state.reward)) < state.count
         reward = jnp.where(there, state.reward, -jnp.inf)
-        _, best = jax.lax.top_k(reward, min(16, len(reward)))
-        parents = jax.random.choice(parent_key, best, (size // 2,))
-        near = jax.vmap(spec.mutate)(
-            jax.random.split(mutate_key, size // 2), state.decisions[parents]
+        _, best = jax.lax.top_k(reward, min(_PARENTS, len(reward)))
+        scored = jnp.clip(state.count, 1, len(best))
+        rank = jax.random.randint(parent_key, (size // 2,), 0, scored)
+        drawn = _uniform(spec, size)(draw_key)
+        parents = jnp.where(
+            state.count > 0, state.decisions[best[rank]], drawn[: size // 2]
         )
-        far = _uniform(spec, size - size // 2)(draw_key)
-        rows = jnp.concatenate([near, far])
+        near = jax.vmap(spec.mutate)(jax.random.split(mutate_key, size // 2), parents)
+        rows = jnp.concatenate([near, drawn[size // 2 :]])
         # Equal rows have equal hashes; unequal ones rarely do, and then one is missed.
         known = jnp.where(there, _hash(state.decisions), 0)
         hashes = _hash(rows)

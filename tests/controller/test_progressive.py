@@ -10,7 +10,8 @@ from scipy.stats import norm
 
 from child_models.spaces.nasnet_spec import cell_spec
 from child_models.spaces.pnas_cell import pnas_cell
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, Distinct
+from controller.strategies import expansion
 from controller.strategies.progressive import progressive
 from controller.surrogates import SURROGATES, linear, pairwise_features
 from controller.types import Trial
@@ -127,6 +128,23 @@ def test_large_spaces_are_ranked_by_a_pool(monkeypatch):
     rows = np.asarray(rows).reshape(-1, 4)
     assert len(np.unique(rows[8:], axis=0)) == len(rows) - 8
     assert (2, 2, 0, 1) in {tuple(r) for r in rows.tolist()}
+
+
+def test_mutations_of_the_pool_have_parents_that_were_tried(quick_jit):
+    spec = DecisionSpec(
+        tuple(Decision(f"d{i}", tuple("abcd"), "op") for i in range(3)),
+        rule=Distinct(((0, 1, 2),)),
+    )
+    source = expansion.pool(spec, 2, 20)
+    candidates = quick_jit(source.candidates)
+    legal = quick_jit(jax.vmap(spec.is_legal))
+    state = progressive(spec, surrogate="linear", capacity=8).init(jax.random.key(0))
+    decisions = jnp.zeros((8, 3), jnp.int32).at[0].set(jnp.array([3, 1, 2]))
+    for count in (0, 1):
+        state = state.replace(decisions=decisions, count=jnp.int32(count))
+        rows, _ = candidates(jax.random.key(1), state)
+        assert legal(rows).all()
+    assert np.all(np.sum(np.asarray(rows[:10]) != [3, 1, 2], axis=1) == 1)
 
 
 def test_invalid_trials_are_not_learnt_from():

@@ -179,6 +179,7 @@ class _LSTM(nn.Module):
         return nn.Dense(1)(x[-1])[0]
 
 
+_PART = 2048  # candidates that networks predict at once
 NETWORKS = {"mlp": _MLP, "lstm": _LSTM}
 
 
@@ -251,7 +252,11 @@ def ensemble(
         )
 
     def predict(params, decisions):
-        return jnp.mean(jax.vmap(apply, (0, None))(params, decisions), axis=0)
+        def one(row):
+            return jnp.mean(jax.vmap(module.apply, (0, None))(params, row))
+
+        # In parts, for the embeddings of all candidates may not fit into memory.
+        return jax.lax.map(one, decisions, batch_size=min(_PART, len(decisions)))
 
     return Surrogate(fit, predict)
 

@@ -65,6 +65,20 @@ def test_equal_rewards_are_equal_targets():
     np.testing.assert_allclose(again, theta, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_networks_predict_in_parts(name, monkeypatch, quick_jit):
+    module = importlib.import_module("controller.surrogates")
+    model = SURROGATES[name](SPEC, width=4, hidden=4, steps=1)
+    params = quick_jit(model.fit)(
+        jax.random.key(0), ALL[:6], pairwise(ALL[:6]), jnp.ones(6, bool)
+    )
+    whole = quick_jit(model.predict)(params, ALL)
+    monkeypatch.setattr(module, "_PART", 20)  # 81 = 4 * 20 + 1
+    parts = quick_jit(lambda *args: model.predict(*args))(params, ALL)
+    assert whole.shape == (81,) and np.std(whole) > 0
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SURROGATES)
 def test_surrogates_rank_what_they_have_not_seen(name):
     model = SURROGATES[name](SPEC, **OPTIONS[name])

@@ -67,20 +67,43 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
       ValueError: on a file that is no table, a column of another length, a row that is
         no architecture of the space, and on missing or repeated architectures.
     """
+    arrays = read_arrays(path)
+    if "ops" in arrays and "hp200_cifar10_test" in arrays:
+        table = from_nasbench201(arrays)
+    else:
+        table = _from_columns(arrays, spec)
+    check_rows(table.decisions, spec)
+    return table
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of an npz, by name.
+
+    Raises:
+      ValueError: on a missing or damaged file, or one that is no npz.
+    """
     if not os.path.isfile(path):
         raise ValueError(f"no table {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"table {path} is no npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if "ops" in file.files and "hp200_cifar10_test" in file.files:
-                table = from_nasbench201(file)
-            else:
-                table = _from_columns(file, spec)
+            return dict(file)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"table {path} is damaged: {error}") from error
-    check_rows(table.decisions, spec)
-    return table
+
+
+def needed(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The array of that name.
+
+    Raises:
+      ValueError: if there is none, naming those there are.
+    """
+    if name not in arrays:
+        raise ValueError(
+            f"the table has no column {name!r}; it has {', '.join(arrays)}"
+        )
+    return arrays[name]
 
 
 def write_table(path: str | os.PathLike, table: Table, **others: np.ndarray) -> None:
@@ -158,11 +181,7 @@ def from_nasbench201(file: Mapping[str, np.ndarray]) -> Table:
     decisions = np.asarray(file["ops"])
 
     def column(name):
-        if name not in file:
-            raise ValueError(
-                f"the table has no column {name!r}; it has {', '.join(file)}"
-            )
-        values = np.asarray(file[name], np.float64)
+        values = np.asarray(needed(file, name), np.float64)
         _check_shape(name, values, decisions.shape[:1])
         return values
 

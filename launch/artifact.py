@@ -18,6 +18,7 @@ from child_models.data.preprocess import preprocess
 from child_models.spaces import SPACES
 from child_models.types import Dataset
 from launch.command import UserError
+from launch.workdir import write_bytes
 
 SCHEMA = 1
 FORM = "final"
@@ -70,10 +71,7 @@ def save_artifact(
         "description": json.dumps(description),
         "variables": jax.tree.map(np.asarray, dict(variables)),
     }
-    path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(serialization.msgpack_serialize(content))
-    temporary.replace(path)
+    write_bytes(path, serialization.msgpack_serialize(content))
 
 
 def load_artifact(path: epath.PathLike) -> Artifact:

@@ -11,11 +11,9 @@ is kept, so the same command continues.
 
 import dataclasses
 import hashlib
-import io
 import time
-import zipfile
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,6 +32,7 @@ from launch.build import resolve_named
 from launch.command import UserError, user_errors
 from launch.curves import Trace
 from launch.driver import prepare_cache
+from launch.kept import Kept
 from launch.settings import check_known, check_section, config_sha256, fill, to_dict
 from launch.tables import align
 from launch.workdir import write_json
@@ -157,6 +156,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     built = _strategies(config, spec)
     digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
+    keys = jax.vmap(jax.random.key)(np.arange(chosen.seeds) + chosen.seed)
     report: dict[str, Any] = {
         "table": chosen.table,
         "reward": chosen.reward,
@@ -170,19 +170,13 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     traces: dict[str, dict[str, Trace]] = {}
     for name, (strategy, samples) in built.items():
         rows, traces[name], report["seconds"][name] = {}, {}, 0.0
+        if not strategy.traceable:
+            print(f"{name} is driven from the host: one seed after the other")
         for reward, datasets in targets.items():
-            part = Part(workdir, name, reward, _fingerprint(config, name, digest))
-            history, seconds = part.read() or (None, 0.0)
-            if history is None:
-                if not strategy.traceable:
-                    print(f"{name} is driven from the host: one seed after the other")
-                start = time.perf_counter()
-                seeds = np.arange(chosen.seed, chosen.seed + chosen.seeds)
-                keys = jax.vmap(jax.random.key)(seeds)
-                search = many_searches(strategy, evaluators[reward], samples=samples)
-                history = search(keys, budget)
-                seconds = time.perf_counter() - start
-                part.write(history, seconds)
+            path = workdir / "searches" / f"{name}-{reward}.npz"
+            kept = Kept(path, _fingerprint(config, name, digest))
+            search = many_searches(strategy, evaluators[reward], samples=samples)
+            history, seconds = _searches(kept, search, keys, budget)
             report["seconds"][name] += seconds
             taken = rows_of(table, spec, history.decisions)
             rows |= _summaries(table, reward, datasets, history, taken)
@@ -195,6 +189,21 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
         print(f"{name}: {report['seconds'][name]:.1f} s", flush=True)
     curves.draw(workdir / "compare.png", traces, report)
     return report
+
+
+def _searches(kept: Kept, search, keys, budget: Budget) -> tuple[History, float]:
+    """The searches and the seconds that they took, now or when they were run."""
+    try:
+        arrays = kept.read()
+    except UserError:  # of other settings or cut short; it is replaced
+        arrays = None
+    if arrays is None:
+        start = time.perf_counter()
+        history = search(keys, budget)
+        arrays = history._asdict() | {"seconds": time.perf_counter() - start}
+        kept.write(**arrays)
+    seconds = float(arrays.pop("seconds"))
+    return History(**arrays), seconds
 
 
 def _fields() -> list[str]:
@@ -306,48 +315,6 @@ def _fingerprint(config: ConfigDict, name: str, digest: str) -> str:
     plain = config.to_dict()
     own = plain.pop("strategies")[name]
     return config_sha256(plain | {"strategy": own, "table": digest})
-
-
-class Part(NamedTuple):
-    """The finished searches of one strategy on one reward, as a file."""
-
-    workdir: epath.Path
-    name: str
-    reward: str
-    fingerprint: str
-
-    @property
-    def path(self) -> epath.Path:
-        """Of the file."""
-        return self.workdir / "searches" / f"{self.name}-{self.reward}.npz"
-
-    def read(self) -> tuple[History, float] | None:
-        """The searches and their seconds; None where none or others are kept."""
-        if not self.path.exists():
-            return None
-        try:
-            with np.load(
-                io.BytesIO(self.path.read_bytes()), allow_pickle=False
-            ) as file:
-                if str(file["fingerprint"]) != self.fingerprint:
-                    return None
-                history = History(*(file[name] for name in History._fields))
-                return history, float(file["seconds"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return None  # cut short by a kill; run again
-
-    def write(self, history: History, seconds: float) -> None:
-        """Keeps searches."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            **history._asdict(),
-            seconds=seconds,
-            fingerprint=self.fingerprint,
-        )
-        with user_errors(str(self.path)):
-            self.path.write_bytes(buffer.getvalue())
 
 
 # ---- the program --------------------------------------------------------------------

@@ -8,11 +8,9 @@ Shapes: N architectures, S seeds, T decisions.
 """
 
 import dataclasses
-import io
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +25,7 @@ from child_models.tables import Table, check_size, write_table
 from launch.build import Search, build, build_mesh, resolve
 from launch.command import UserError, check_seeds, user_errors
 from launch.driver import prepare_jax
+from launch.kept import Kept
 from launch.settings import config_sha256
 from launch.signals import Signals
 from launch.workdir import open_workdir
@@ -44,9 +43,10 @@ class Measured:
     seconds: np.ndarray  # float64[N, S], of a training; NaN where there was none yet
 
     @classmethod
-    def nothing(cls, architectures: int, seeds: int) -> "Measured":
+    def nothing(cls, decisions: Sequence, seeds: Sequence) -> "Measured":
         """Before the first training."""
-        return cls(*(np.full((architectures, seeds), np.nan) for _ in range(3)))
+        shape = len(decisions), len(seeds)
+        return cls(*(np.full(shape, np.nan) for _ in range(3)))
 
     def left(self) -> np.ndarray:
         """int[n, 2]: architecture and seed of what is not measured, seed by seed."""
@@ -87,9 +87,10 @@ def measure(
     with user_errors("config.space"):
         check_size(built.space.spec)
     _check_out(out)
-    kept = _Kept(open_workdir(workdir, config) / FILE, _fingerprint(config, seeds))
+    kept = Kept(open_workdir(workdir, config) / FILE, _fingerprint(config, seeds))
     decisions = np.array(list(built.space.spec.enumerate()), np.int32)
-    done = kept.read() or Measured.nothing(len(decisions), len(seeds))
+    arrays = kept.read()
+    done = Measured(**arrays) if arrays else Measured.nothing(decisions, seeds)
     _run(_trainings(built), decisions, seeds, done, kept)
     table = table_of(decisions, done, column_name(config.data.name))
     with user_errors(str(out)):
@@ -119,7 +120,7 @@ def _trainings(built: Search) -> Trainings:
         )
 
 
-def _run(training, decisions, seeds, done: Measured, kept: "_Kept") -> None:
+def _run(training, decisions, seeds, done: Measured, kept: Kept) -> None:
     """Fills in what is left; one training a call, for the seconds are each one's own.
 
     The seconds include the look at the test split, which a search would not take.
@@ -142,7 +143,7 @@ def _run(training, decisions, seeds, done: Measured, kept: "_Kept") -> None:
             if valid:
                 done.reward[row, column] = accuracy["validation"]
                 done.value[row, column] = accuracy["test"]
-            kept.write(done)
+            kept.write(**dataclasses.asdict(done))
             if time.monotonic() - told > 10 or count == len(left):
                 told = time.monotonic()
                 print(f"{count} of {len(left)} trainings", flush=True)
@@ -191,52 +192,8 @@ def _by_seed(done: Measured, seeds, name) -> dict[str, np.ndarray]:
     }
 
 
-# ---- what is kept -------------------------------------------------------------------
-
-
 def _fingerprint(config: ConfigDict, seeds: Sequence[int]) -> str:
     """Of everything that the trainings depend on."""
     own = {section: config[section].to_dict() for section in SECTIONS}
     own["train"] = {"dtype": config.train.dtype}
     return config_sha256(own | {"seeds": list(seeds)})
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kept:
-    """What is measured, as a file that is replaced whole."""
-
-    path: epath.Path
-    fingerprint: str
-
-    def read(self) -> Measured | None:
-        """What was kept; None where nothing was.
-
-        Raises:
-          UserError: if the file is damaged, or of other trainings.
-        """
-        if not self.path.exists():
-            return None
-        names = [field.name for field in dataclasses.fields(Measured)]
-        content = io.BytesIO(self.path.read_bytes())
-        try:
-            with np.load(content, allow_pickle=False) as file:
-                theirs = str(file["fingerprint"])
-                measured = Measured(*(file[name] for name in names))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.path} is damaged; remove it to begin anew"
-            ) from error
-        if theirs != self.fingerprint:
-            raise UserError(
-                f"{self.path} is of other seeds or settings; take another workdir"
-            )
-        return measured
-
-    def write(self, measured: Measured) -> None:
-        """Keeps it."""
-        buffer = io.BytesIO()
-        arrays = dataclasses.asdict(measured)
-        np.savez_compressed(buffer, fingerprint=self.fingerprint, **arrays)
-        temporary = self.path.parent / f".{self.path.name}.tmp"
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(self.path)

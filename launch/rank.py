@@ -12,8 +12,6 @@ default `hp200_cifar10_test` (NAS-Bench-201's test accuracy after 200 epochs, pe
 and a column of parameter counts, by default `params_cifar10`.
 """
 
-import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +22,7 @@ from etils import epath
 from scipy.stats import kendalltau
 from tqdm import tqdm
 
+from child_models.tables import needed, read_arrays
 from launch import command
 from launch.build import Search, build, resolve
 from launch.checkpoints import Checkpoints
@@ -31,25 +30,16 @@ from launch.command import UserError, user_errors
 from launch.workdir import read_config, read_result, write_json
 
 
-def read_table(path: str, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_columns(path: str, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The named columns of a table, and its ``ops``.
 
     Raises:
       UserError: on a missing file, one that is no npz, or a missing column, naming
         those there are.
     """
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"no table {path!r}")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"table {path} is no npz file")
-    with user_errors(f"table {path}"), np.load(path, allow_pickle=False) as table:
-        for name in ("ops", *columns):
-            if name not in table.files:
-                raise UserError(
-                    f"table {path} has no column {name!r}; it has "
-                    f"{', '.join(table.files)}"
-                )
-        return {name: table[name] for name in ("ops", *columns)}
+    with user_errors():
+        table = read_arrays(path)
+        return {name: needed(table, name) for name in ("ops", *columns)}
 
 
 def rank(
@@ -68,7 +58,7 @@ def rank(
     Args:
       search: the objects of the search.
       state: its last `SearchState`.
-      table: columns, from `read_table`.
+      table: columns, from `read_columns`.
       winner: T decisions.
       value: column of the truth, higher is better.
       params: column of parameter counts.
@@ -102,7 +92,7 @@ def rank(
 def main() -> None:
     """Prints the figures and writes ``rank.json`` into the workdir."""
     options = flags.FLAGS
-    table = read_table(options.table, (options.value, options.params))
+    table = read_columns(options.table, (options.value, options.params))
     folder = epath.Path(options.workdir)
     config, result = read_config(folder), read_result(folder)
     if config is None or result is None:

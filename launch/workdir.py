@@ -64,10 +64,15 @@ def list_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes a file of JSON, see `write_bytes`."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes a file in one step: a reader sees the old one or the new one."""
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

@@ -16,6 +16,7 @@ from controller.types import Proposal
 from launch import compare, measuring
 from launch.build import build, resolve
 from launch.command import UserError
+from launch.kept import Kept
 from launch.measuring import column_name, measure
 from launch.tabular import summary
 
@@ -158,16 +159,16 @@ class Killed(BaseException):
 
 
 def test_after_a_kill_nothing_is_trained_again(done, tmp_path, monkeypatch):
-    trained, original = [], measuring._Kept.write
+    trained, original = [], Kept.write
     limit = 5
 
-    def write(kept, measured):
+    def write(kept, **measured):
         if len(trained) == limit:
             raise Killed  # while the sixth was running
-        original(kept, measured)
-        trained.append(np.count_nonzero(np.isfinite(measured.seconds)))
+        original(kept, **measured)
+        trained.append(np.count_nonzero(np.isfinite(measured["seconds"])))
 
-    monkeypatch.setattr(measuring._Kept, "write", write)
+    monkeypatch.setattr(Kept, "write", write)
     with pytest.raises(Killed):
         measure(config(), tmp_path / "run", tmp_path / "t.npz", SEEDS)
     assert not (tmp_path / "t.npz").exists()

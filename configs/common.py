@@ -75,6 +75,35 @@ def trials_on_digits() -> ConfigDict:
     return config
 
 
+def trials_on_cifar10(*, children: int) -> ConfigDict:
+    """Base of searches on CIFAR-10 that train every child by itself.
+
+    A round is 20 children, one after another; space, strategy and the epochs of a child
+    are to be added.  The winner is trained as NASNet's is.
+
+    Args:
+      children: of the whole search.
+    """
+    config = base()
+    config.data.update(name="cifar10", validation=5000)
+    config.evaluator.update(
+        name="from_scratch", reward_batch_size=200, pad=4, flip=True
+    )
+    config.schedule.update(child_steps=0, policy_steps=20, samples=1)
+    config.derive.n = 20
+    config.train.update(rounds=children // 20, checkpoint_seconds=0.0)
+    config.retrain.update(
+        epochs=600,
+        batch_size=32,
+        learning_rate=0.025,
+        weight_decay=5e-4,
+        pad=4,
+        flip=True,
+        cutout=16,
+    )
+    return config
+
+
 def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     """Applies the argument of a config.
 

@@ -13,12 +13,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from controller.spec import DecisionSpec
+from controller.state import Log, SearchState, begin, policy_keys
 from controller.types import Evaluator, Key, Proposal, Strategy, no_improvement
 
 
@@ -103,54 +103,23 @@ def schedule(
     return Schedule((warmup, search) if warmup_rounds else (search,), samples)
 
 
-@flax.struct.dataclass
-class SearchState:
-    """All that changes in a search."""
-
-    key: jax.Array  # the run's key, constant
-    step: jax.Array  # int32[], ticks done
-    round: jax.Array  # int32[]
-    tick: jax.Array  # int32[], within the round
-    strategy: Any
-    evaluator: Any
-    top_reward: jax.Array  # float32[history], best so far of distinct architectures
-    top_decisions: jax.Array  # int32[history, T]
-    failed: jax.Array  # bool[], a loss or reward was not finite
-    failed_decisions: jax.Array  # int32[T], of which architecture
-
-
-class Log(NamedTuple):
-    """What the ticks of one call did; rows beyond `count` are zero."""
-
-    count: jax.Array  # int32[]
-    round: jax.Array  # int32[K]
-    learn: jax.Array  # bool[K], a policy tick
-    child: dict[str, jax.Array]  # float32[K] each, of child ticks
-    policy: dict[str, jax.Array]  # float32[K] each, of policy ticks
-    decisions: jax.Array  # int32[K, n, T], of policy ticks, as all below
-    reward: jax.Array  # float32[K, n]
-    valid: jax.Array  # bool[K, n]
-    log_prob: jax.Array  # float32[K, n]
-    parent: jax.Array | None = None  # int32[K, n], None where proposals have none
-    cost: jax.Array | None = None  # float32[K, n, C], None where trials have none
-
-
 class Loop(NamedTuple):
-    """A compiled search.
+    """A search that runs by calls, compiled or driven from the host.
 
     Attributes:
       init: ``(key) -> SearchState``.
       run: ``(state, ticks) -> (SearchState, Log)``: at most `ticks` (and `max_ticks`)
         ticks; donates the state; stops at a loss or reward that is not finite.
       score: ``(state, decisions[T]) -> float32[]`` on the whole validation split.
-      compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it.
+      compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it;
+        None where it is none.
       max_ticks: room in the log.
     """
 
     init: Callable[[Key], SearchState]
     run: Callable[[SearchState, int], tuple[SearchState, Log]]
     score: Callable[[SearchState, Any], jax.Array]
-    compiled_text: Callable[[SearchState], str]
+    compiled_text: Callable[[SearchState], str] | None
     max_ticks: int
 
 
@@ -179,27 +148,8 @@ def make_loop(
     Raises:
       ValueError: if the schedule has child steps, and the evaluator nothing to train.
     """
-    child_steps = max(phase.child_steps for phase in schedule.phases)
-    if child_steps and evaluator.improve is no_improvement:
-        raise ValueError(
-            f"schedule.child_steps is {child_steps}; this evaluator trains nothing "
-            "between trials, so that it must be 0"
-        )
-
-    def init(key, data):
-        run_key, strategy_key, evaluator_key = jax.random.split(key, 3)
-        return SearchState(
-            key=run_key,
-            step=jnp.int32(0),
-            round=jnp.int32(0),
-            tick=jnp.int32(0),
-            strategy=strategy.init(strategy_key),
-            evaluator=evaluator.init(evaluator_key, data),
-            top_reward=jnp.full(history, -jnp.inf, jnp.float32),
-            top_decisions=jnp.zeros((history, spec.length), jnp.int32),
-            failed=jnp.array(False),
-            failed_decisions=jnp.zeros(spec.length, jnp.int32),
-        )
+    check_child_steps(schedule, evaluator)
+    init = functools.partial(begin, spec, strategy, evaluator, history)
 
     # Under `jit` each is traced once, for the shapes of the log and for the body.
     child_tick = jax.jit(
@@ -265,6 +215,16 @@ def make_loop(
     )
 
 
+def check_child_steps(schedule: Schedule, evaluator: Evaluator) -> None:
+    """Raises `ValueError` on child steps where the evaluator has nothing to train."""
+    child_steps = max(phase.child_steps for phase in schedule.phases)
+    if child_steps and evaluator.improve is no_improvement:
+        raise ValueError(
+            f"schedule.child_steps is {child_steps}; this evaluator trains nothing "
+            "between trials, so that it must be 0"
+        )
+
+
 def _phase(schedule, round):
     """Child steps, all ticks of a round, and the uniform share, at a traced round."""
     phases = schedule.phases
@@ -290,12 +250,11 @@ def _child_tick(spec, strategy, evaluator, schedule, state, data):
 
 def _policy_tick(strategy, evaluator, schedule, state, data):
     """Scores samples and learns from them: the next state, metrics and the trial."""
-    key = jax.random.fold_in(state.key, state.step)
-    propose_key, evaluate_key, update_key = jax.random.split(key, 3)
-    proposal, policy = strategy.propose(propose_key, state.strategy, schedule.samples)
-    new, trial = evaluator.evaluate(evaluate_key, state.evaluator, data, proposal)
+    keys = policy_keys(state.key, state.step)
+    proposal, policy = strategy.propose(keys.propose, state.strategy, schedule.samples)
+    new, trial = evaluator.evaluate(keys.evaluate, state.evaluator, data, proposal)
     bad = trial.valid & ~jnp.isfinite(trial.reward)
-    policy, metrics = strategy.update(update_key, policy, trial)
+    policy, metrics = strategy.update(keys.update, policy, trial)
     state = _mark_failure(state, bad.any(), proposal.decisions[jnp.argmax(bad)])
     state = _remember(state.replace(strategy=policy, evaluator=new), trial)
     return state, (metrics, trial)
@@ -324,6 +283,7 @@ def _row(round, learn, child, policy):
         log_prob=trial.proposal.log_prob,
         parent=trial.proposal.parent,
         cost=trial.cost,
+        value=trial.value,
     )
 
 

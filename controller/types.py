@@ -34,6 +34,7 @@ class Trial(NamedTuple):
     valid: jax.Array  # bool[n]; strategies ignore the others
     cost: jax.Array | None = None  # float32[n, K]
     gradient: Any = None  # d loss / d relaxed weights
+    value: jax.Array | None = None  # float32[n], to be reported; NaN where unknown
 
 
 class Strategy(NamedTuple):

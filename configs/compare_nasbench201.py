@@ -40,11 +40,25 @@ def get_config(arg: str = "") -> ConfigDict:
                     "sample": 10,
                     "identity": 0.0,
                 },
+                "genetic": {
+                    "name": "genetic",
+                    "population": 10,
+                    "flip": 0.3,
+                    "crossing": 0.5,
+                    "exchange": 0.5,
+                },
                 "reinforce": {
                     "name": "reinforce",
                     "learning_rate": 0.01,
                     "baseline_decay": 0.9,
                     "policy": {"hidden": 32},
+                },
+                "ppo": {
+                    "name": "ppo",
+                    "learning_rate": 0.01,
+                    "baseline_decay": 0.9,
+                    "policy": {"hidden": 32},
+                    "samples": 5,
                 },
                 "progressive": {
                     "name": "progressive",

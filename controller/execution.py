@@ -11,7 +11,6 @@ import numpy as np
 
 from controller.types import Evaluator, Key, Proposal, Trial
 
-ORDERS = ("submission", "completion")
 # What the machine refuses one child need not end the search.
 FAILURES = (jax.errors.JaxRuntimeError, MemoryError)
 

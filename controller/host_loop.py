@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from controller.execution import ORDERS, Executor, Outcome
+from controller.execution import Executor, Outcome
 from controller.loop import Loop, Schedule, check_child_steps
 from controller.spec import DecisionSpec
 from controller.state import Log, SearchState, begin, policy_keys
@@ -44,8 +44,6 @@ def make_host_loop(
     schedule: Schedule,
     executor: Executor,
     *,
-    workers: int = 1,
-    order: str = "submission",
     max_ticks: int = 256,
     history: int = 64,
 ) -> Loop:
@@ -54,13 +52,12 @@ def make_host_loop(
     Args:
       spec: of the space.
       strategy: proposes and learns; compiled where it is traceable.
-      evaluator: whose trials the executor runs.
+      evaluator: whose trials the executor runs.  Its `execution` says how many may be
+        under way at once (those of one policy step are in any case), and the order in
+        which they are committed; by completion every worker is busy, and no search can
+        be repeated.
       schedule: of policy steps only.
       executor: runs the trials.
-      workers: W, trials that may be under way at once; at least those of one policy
-        step are.
-      order: in which trials are committed, "submission" or "completion".  The second
-        one keeps every worker busy, and no search can be repeated.
       max_ticks: most ticks of one call.
       history: H.
 
@@ -68,15 +65,12 @@ def make_host_loop(
       the Loop.  Its `run` returns early where no trial ends within a second.
 
     Raises:
-      ValueError: on child steps, or a number or name out of its range.
+      ValueError: on child steps.
     """
     check_child_steps(schedule, evaluator)
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be 1 or more")
-    if order not in ORDERS:
-        raise ValueError(f"order is {order!r}; known: {', '.join(ORDERS)}")
     n = schedule.samples
-    ahead = max(1, workers // n) - 1
+    ahead = max(1, evaluator.execution.workers // n) - 1
+    any_order = evaluator.execution.order == "completion"
     last = sum(phase.rounds * phase.policy_steps for phase in schedule.phases)
     compiled = jax.jit if strategy.traceable else _as_it_is
     propose = compiled(strategy.propose, static_argnums=2)
@@ -142,7 +136,7 @@ def make_host_loop(
                 tickets[_name(state.key, item)] = executor.submit(
                     key, state.evaluator, item.proposal
                 )
-        candidates = submitted if order == "completion" else submitted[:1]
+        candidates = submitted if any_order else submitted[:1]
         found = [tickets[_name(state.key, item)] for item in candidates]
         return executor.wait(found, PATIENCE_SECONDS)
 

@@ -56,6 +56,47 @@ class Strategy(NamedTuple):
     traceable: bool = True
 
 
+class Execution(NamedTuple):
+    """Where trials run that depend on their key and decisions alone.
+
+    Attributes:
+      executor: "compiled" into the search, "local" in its process, or "ray".
+      workers: W, trials that are under way at once, beside the compiled search.
+      order: in which their results are taken, "submission" or "completion".
+      gpus: that each of Ray's workers has.
+    """
+
+    executor: str = "compiled"
+    workers: int = 1
+    order: str = "submission"
+    gpus: float = 0.0
+
+
+EXECUTORS = ("compiled", "local", "ray")
+ORDERS = ("submission", "completion")
+
+
+def check_execution(execution: Execution) -> None:
+    """Raises `ValueError` on an unknown name or a number out of its range."""
+    executor, workers, order, gpus = execution
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor is {executor!r}; known: {', '.join(EXECUTORS)}")
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}; known: {', '.join(ORDERS)}")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
+    if gpus < 0:
+        raise ValueError(f"gpus is {gpus}; it must be 0 or more")
+    for name, default in Execution._field_defaults.items():
+        value = getattr(execution, name)
+        if executor == "compiled" and value != default:
+            raise ValueError(
+                f"{name} is {value!r}; that needs the executor 'local' or 'ray'"
+            )
+    if gpus and executor != "ray":
+        raise ValueError(f"gpus is {gpus}; that needs the executor 'ray'")
+
+
 class Evaluator(NamedTuple):
     """Trains shared weights, if it has any, and scores architectures.
 
@@ -73,6 +114,7 @@ class Evaluator(NamedTuple):
       score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
         split, for the final choice.
       invalid: why a trial is not valid, in words, for the records.
+      execution: where its trials run.
     """
 
     data: Any
@@ -81,6 +123,7 @@ class Evaluator(NamedTuple):
     evaluate: Callable[[Key, Any, Any, Proposal], tuple[Any, Trial]]
     score: Callable[[Any, Any, jax.Array], jax.Array]
     invalid: str = "its loss is not finite"
+    execution: Execution = Execution()
 
 
 def no_improvement(

@@ -101,6 +101,8 @@ class Rounds:
         """Sample j of row i, for the store."""
         decisions, valid = log.decisions[i, j].tolist(), bool(log.valid[i, j])
         parent = -1 if log.parent is None else int(log.parent[i, j])
+        value = math.nan if log.value is None else float(log.value[i, j])
+        reason = self._invalid if log.reason is None else log.reason[i, j]
         return Row(
             round=int(log.round[i]),
             index=index,
@@ -109,9 +111,11 @@ class Rounds:
             valid=valid,
             log_prob=float(log.log_prob[i, j]),
             encoding=self._spec.encode(decisions),
+            value=value if math.isfinite(value) else None,
             cost=None if log.cost is None else _cost(log.cost[i, j].tolist()),
             parent=None if parent < 0 else parent,
-            reason=None if valid else self._invalid,
+            reason=None if valid else reason or self._invalid,
+            worker=None if log.worker is None else log.worker[i, j],
         )
 
     def _record(self, round: int) -> Record:

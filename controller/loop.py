@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from controller.spec import DecisionSpec
+from controller.spec import DecisionSpec, Spec
 from controller.types import Evaluator, Key, Proposal, Strategy, no_improvement
 
 
@@ -117,6 +117,7 @@ class SearchState:
     top_decisions: jax.Array  # int32[history, T]
     failed: jax.Array  # bool[], a loss or reward was not finite
     failed_decisions: jax.Array  # int32[T], of which architecture
+    pending: Any = ()  # proposals without a trial, of a loop that the host drives
 
 
 class Log(NamedTuple):
@@ -133,24 +134,28 @@ class Log(NamedTuple):
     log_prob: jax.Array  # float32[K, n]
     parent: jax.Array | None = None  # int32[K, n], None where proposals have none
     cost: jax.Array | None = None  # float32[K, n, C], None where trials have none
+    value: jax.Array | None = None  # float32[K, n], None where trials have none
+    reason: Any = None  # object[K, n], text or None, of a loop that the host drives
+    worker: Any = None  # the same
 
 
 class Loop(NamedTuple):
-    """A compiled search.
+    """A search that runs by calls, compiled or driven from the host.
 
     Attributes:
       init: ``(key) -> SearchState``.
       run: ``(state, ticks) -> (SearchState, Log)``: at most `ticks` (and `max_ticks`)
         ticks; donates the state; stops at a loss or reward that is not finite.
       score: ``(state, decisions[T]) -> float32[]`` on the whole validation split.
-      compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it.
+      compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it;
+        None where it is none.
       max_ticks: room in the log.
     """
 
     init: Callable[[Key], SearchState]
     run: Callable[[SearchState, int], tuple[SearchState, Log]]
     score: Callable[[SearchState, Any], jax.Array]
-    compiled_text: Callable[[SearchState], str]
+    compiled_text: Callable[[SearchState], str] | None
     max_ticks: int
 
 
@@ -179,27 +184,8 @@ def make_loop(
     Raises:
       ValueError: if the schedule has child steps, and the evaluator nothing to train.
     """
-    child_steps = max(phase.child_steps for phase in schedule.phases)
-    if child_steps and evaluator.improve is no_improvement:
-        raise ValueError(
-            f"schedule.child_steps is {child_steps}; this evaluator trains nothing "
-            "between trials, so that it must be 0"
-        )
-
-    def init(key, data):
-        run_key, strategy_key, evaluator_key = jax.random.split(key, 3)
-        return SearchState(
-            key=run_key,
-            step=jnp.int32(0),
-            round=jnp.int32(0),
-            tick=jnp.int32(0),
-            strategy=strategy.init(strategy_key),
-            evaluator=evaluator.init(evaluator_key, data),
-            top_reward=jnp.full(history, -jnp.inf, jnp.float32),
-            top_decisions=jnp.zeros((history, spec.length), jnp.int32),
-            failed=jnp.array(False),
-            failed_decisions=jnp.zeros(spec.length, jnp.int32),
-        )
+    check_child_steps(schedule, evaluator)
+    init = functools.partial(begin, spec, strategy, evaluator, history)
 
     # Under `jit` each is traced once, for the shapes of the log and for the body.
     child_tick = jax.jit(
@@ -265,6 +251,59 @@ def make_loop(
     )
 
 
+def check_child_steps(schedule: Schedule, evaluator: Evaluator) -> None:
+    """Raises `ValueError` on child steps where the evaluator has nothing to train."""
+    child_steps = max(phase.child_steps for phase in schedule.phases)
+    if child_steps and evaluator.improve is no_improvement:
+        raise ValueError(
+            f"schedule.child_steps is {child_steps}; this evaluator trains nothing "
+            "between trials, so that it must be 0"
+        )
+
+
+def begin(
+    spec: Spec,
+    strategy: Strategy,
+    evaluator: Evaluator,
+    history: int,
+    key: Key,
+    data: Any,
+) -> SearchState:
+    """The state before the first tick.
+
+    Args:
+      spec, strategy, evaluator, history: as of `make_loop`.
+      key: of the search; consumed.
+      data: the evaluator's.
+    """
+    run_key, strategy_key, evaluator_key = jax.random.split(key, 3)
+    return SearchState(
+        key=run_key,
+        step=jnp.int32(0),
+        round=jnp.int32(0),
+        tick=jnp.int32(0),
+        strategy=strategy.init(strategy_key),
+        evaluator=evaluator.init(evaluator_key, data),
+        top_reward=jnp.full(history, -jnp.inf, jnp.float32),
+        top_decisions=jnp.zeros((history, spec.length), jnp.int32),
+        failed=jnp.array(False),
+        failed_decisions=jnp.zeros(spec.length, jnp.int32),
+    )
+
+
+class PolicyKeys(NamedTuple):
+    """The keys of a policy tick."""
+
+    propose: Key
+    evaluate: Key
+    update: Key
+
+
+def policy_keys(key: Key, number: Any) -> PolicyKeys:
+    """Those of tick `number` of a search with `SearchState.key`."""
+    return PolicyKeys(*jax.random.split(jax.random.fold_in(key, number), 3))
+
+
 def _phase(schedule, round):
     """Child steps, all ticks of a round, and the uniform share, at a traced round."""
     phases = schedule.phases
@@ -290,12 +329,11 @@ def _child_tick(spec, strategy, evaluator, schedule, state, data):
 
 def _policy_tick(strategy, evaluator, schedule, state, data):
     """Scores samples and learns from them: the next state, metrics and the trial."""
-    key = jax.random.fold_in(state.key, state.step)
-    propose_key, evaluate_key, update_key = jax.random.split(key, 3)
-    proposal, policy = strategy.propose(propose_key, state.strategy, schedule.samples)
-    new, trial = evaluator.evaluate(evaluate_key, state.evaluator, data, proposal)
+    keys = policy_keys(state.key, state.step)
+    proposal, policy = strategy.propose(keys.propose, state.strategy, schedule.samples)
+    new, trial = evaluator.evaluate(keys.evaluate, state.evaluator, data, proposal)
     bad = trial.valid & ~jnp.isfinite(trial.reward)
-    policy, metrics = strategy.update(update_key, policy, trial)
+    policy, metrics = strategy.update(keys.update, policy, trial)
     state = _mark_failure(state, bad.any(), proposal.decisions[jnp.argmax(bad)])
     state = _remember(state.replace(strategy=policy, evaluator=new), trial)
     return state, (metrics, trial)
@@ -324,6 +362,7 @@ def _row(round, learn, child, policy):
         log_prob=trial.proposal.log_prob,
         parent=trial.proposal.parent,
         cost=trial.cost,
+        value=trial.value,
     )
 
 

@@ -16,14 +16,17 @@ from ml_collections import ConfigDict
 
 from child_models.data import load
 from child_models.evaluators.from_scratch import from_scratch
+from child_models.evaluators.inherited import inherited
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.evaluators.tabular import tabular
 from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
+from controller.host_loop import make_host_loop
 from controller.loop import Loop, Schedule, make_loop, schedule
 from controller.policies.lstm import lstm_policy
+from controller.spec import DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.types import Evaluator, Strategy
 from launch.command import UserError, user_errors
@@ -41,6 +44,7 @@ from launch.settings import (
 
 EVALUATORS = {
     "from_scratch": from_scratch,
+    "inherited": inherited,
     "shared_weights": shared_weights,
     "tabular": tabular,
 }
@@ -241,9 +245,16 @@ def build(config: Mapping[str, Any]) -> Search:
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
     with user_errors("config"):
         ticks = {"max_ticks": train.steps_per_call} if train.steps_per_call else {}
-        loop = make_loop(space.spec, strategy, evaluator, phases, **ticks)
+        make = make_loop if _compiles(space, strategy, evaluator) else make_host_loop
+        loop = make(space.spec, strategy, evaluator, phases, **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
     return Search(config, *objects, place=placement(mesh))
+
+
+def _compiles(space: Space, strategy: Strategy, evaluator: Evaluator) -> bool:
+    """Whether the whole search is one program; else the host drives it."""
+    decides = isinstance(space.spec, DecisionSpec)
+    return decides and strategy.traceable and evaluator.traceable
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

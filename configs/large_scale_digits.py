@@ -1,7 +1,7 @@
 """Large-scale evolution of graphs on scikit-learn's digits.
 
-    python -m launch.search  --config=configs/large_scale_digits.py --workdir=runs/large
-    python -m launch.retrain --workdir=runs/large
+python -m launch.search  --config=configs/large_scale_digits.py --workdir=runs/large
+python -m launch.retrain --workdir=runs/large
 """
 
 from ml_collections import ConfigDict

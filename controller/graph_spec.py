@@ -51,8 +51,13 @@ class GraphSpec:
     distance: int = 20
 
     @property
-    def groups(self) -> dict[str, tuple[int, ...]]:
+    def decisions(self) -> tuple[()]:
         """None: the integers of a graph are no decisions of their own."""
+        return ()
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """None, as there are no decisions."""
         return {}
 
     @property
@@ -147,7 +152,12 @@ class GraphSpec:
         )
 
     def decode(self, text: str) -> tuple[int, ...]:
-        """Reads JSON; a layer without an id gets the number of its place.
+        """Reads JSON, see `parse`."""
+        return self.validate(self.pack(self.parse(text)))
+
+    @staticmethod
+    def parse(text: str) -> Graph:
+        """The graph of a JSON text; a layer without an id gets the number of its place.
 
         Raises:
           ValueError: if the text is no graph.
@@ -169,7 +179,7 @@ class GraphSpec:
         rate = content["learning_rate"]
         if isinstance(rate, bool) or not isinstance(rate, int | float):
             raise ValueError(f"learning_rate is {rate!r}; it must be a number")
-        return self.validate(self.pack(Graph(rate, tuple(layers), tuple(skips))))
+        return Graph(rate, tuple(layers), tuple(sorted(skips)))
 
 
 def _name(names: Sequence[str], index: int) -> str:

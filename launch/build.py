@@ -7,7 +7,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import numpy as np
@@ -231,6 +231,7 @@ def build(config: Mapping[str, Any]) -> Search:
     dataset = build_dataset(config)
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
+    _check_kind(config, space)
     strategy = _call(config, "strategy", spec=space.spec)
     mesh = build_mesh(train.devices)
     evaluator = _call(
@@ -249,6 +250,17 @@ def build(config: Mapping[str, Any]) -> Search:
         loop = make(space.spec, strategy, evaluator, phases, **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
     return Search(config, *objects, place=placement(mesh))
+
+
+def _check_kind(config: ConfigDict, space: Space) -> None:
+    """Strategies take decisions or graphs, as their parameter `spec` says."""
+    kinds = {name: get_type_hints(f)["spec"] for name, f in STRATEGIES.items()}
+    if not isinstance(space.spec, kinds[config.strategy.name]):
+        able = [name for name, kind in kinds.items() if isinstance(space.spec, kind)]
+        raise UserError(
+            f"config.strategy.name is {config.strategy.name!r}, which cannot search "
+            f"config.space.name={config.space.name}; able are: {', '.join(able)}"
+        )
 
 
 def _compiles(space: Space, strategy: Strategy, evaluator: Evaluator) -> bool:

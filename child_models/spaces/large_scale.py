@@ -26,6 +26,8 @@ from child_models.ops.normalization import BatchNorm
 from child_models.types import Space
 from controller.spec import Graph, GraphSpec
 
+INITIAL = '{"learning_rate": 0.1, "layers": []}'
+
 
 def fit(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Fits ``[B, h, w, c]`` to ``[B, H, W, C]``: nearest pixels, first channels.
@@ -99,21 +101,23 @@ class Network(nn.Module):
 def large_scale(
     *,
     classes: int,
-    learning_rate: float = 0.1,
+    initial: str = INITIAL,
     first_channels: int = 3,
     distance: int = 20,
     dtype: Any = "float32",
 ) -> Space:
-    """Builds the space.  Evolution begins with a linear classifier of mean colours.
+    """Builds the space.
 
-    Both forms are the same network.
+    Both forms are the same network.  Learning rates belong to the search: a retraining
+    has that of its recipe.
 
     Args:
       classes: number of classes.
-      learning_rate: of the graph that evolution begins with.
+      initial: JSON of the graph that evolution begins with; the paper's has no layer,
+        and is a linear classifier of the mean colour.
       first_channels: of a convolution that is inserted before all others; those of the
         image in the paper.
-      distance: mutations from that first graph to a random one, such as a retraining
+      distance: mutations from the initial graph to a random one, such as a retraining
         compares with.
       dtype: of the computation; parameters and logits are float32.
 
@@ -121,7 +125,7 @@ def large_scale(
       a space of the fixed binding only.
 
     Raises:
-      ValueError: on a number out of its range.
+      ValueError: on a number out of its range, or a text that is no graph.
     """
     for name, value, least in (
         ("classes", classes, 1),
@@ -132,7 +136,7 @@ def large_scale(
             raise ValueError(
                 f"large_scale: {name} is {value}; it must be at least {least}"
             )
-    spec = GraphSpec(Graph(learning_rate), first_channels, distance)
+    spec = GraphSpec(GraphSpec.parse(initial), first_channels, distance)
     network = Network(classes, jnp.dtype(dtype))
 
     def module(form: str) -> nn.Module:

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
     cost: jax.Array | None = None  # float32[n, K]
     gradient: Any = None  # d loss / d relaxed weights
     value: jax.Array | None = None  # float32[n], to be reported; NaN where unknown
-    reason: Any = None  # object[n], why each is not valid, where the host drives
+    reason: Any = None  # object[n], why each is not valid; not of compiled evaluators
 
 
 class Strategy(NamedTuple):
@@ -61,6 +61,47 @@ class Strategy(NamedTuple):
     alive: Callable[[Any], jax.Array] | None = None
 
 
+class Execution(NamedTuple):
+    """Where trials run that depend on their key and decisions alone.
+
+    Attributes:
+      executor: "compiled" into the search, "local" in its process, or "ray".
+      workers: W, trials that are under way at once, beside the compiled search.
+      order: in which their results are taken, "submission" or "completion".
+      gpus: that each of Ray's workers has.
+    """
+
+    executor: str = "compiled"
+    workers: int = 1
+    order: str = "submission"
+    gpus: float = 0.0
+
+
+EXECUTORS = ("compiled", "local", "ray")
+ORDERS = ("submission", "completion")
+
+
+def check_execution(execution: Execution) -> None:
+    """Raises `ValueError` on an unknown name or a number out of its range."""
+    executor, workers, order, gpus = execution
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor is {executor!r}; known: {', '.join(EXECUTORS)}")
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}; known: {', '.join(ORDERS)}")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
+    if gpus < 0:
+        raise ValueError(f"gpus is {gpus}; it must be 0 or more")
+    for name, default in Execution._field_defaults.items():
+        value = getattr(execution, name)
+        if executor == "compiled" and value != default:
+            raise ValueError(
+                f"{name} is {value!r}; that needs the executor 'local' or 'ray'"
+            )
+    if gpus and executor != "ray":
+        raise ValueError(f"gpus is {gpus}; that needs the executor 'ray'")
+
+
 class Evaluator(NamedTuple):
     """Trains shared weights, if it has any, and scores architectures.
 
@@ -77,12 +118,11 @@ class Evaluator(NamedTuple):
       evaluate: ``(key, state, data, proposal) -> (state, Trial)``.
       score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
         split, for the final choice.
-      invalid: why a trial is not valid, in words, for the records, where the trial has
-        no reason of its own.
-      traceable: whether the functions run under `jit`; where not, searches are driven
-        from the host.
+      invalid: why a trial is not valid, in words, for the records.
+      execution: where its trials run.
       keep: ``(state, trials) -> state``, forgets the weights of all other trials; None
-        where it keeps none.
+        for an evaluator of weights that no child inherits.  One that has it is not
+        traceable.
     """
 
     data: Any
@@ -91,7 +131,7 @@ class Evaluator(NamedTuple):
     evaluate: Callable[[Key, Any, Any, Proposal], tuple[Any, Trial]]
     score: Callable[[Any, Any, jax.Array], jax.Array]
     invalid: str = "its loss is not finite"
-    traceable: bool = True
+    execution: Execution = Execution()
     keep: Callable[[Any, Any], Any] | None = None
 
 

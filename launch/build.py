@@ -23,10 +23,10 @@ from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
+from controller.execution import in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import Loop, Schedule, make_loop, schedule
 from controller.policies.lstm import lstm_policy
-from controller.spec import DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.types import Evaluator, Strategy
 from launch.command import UserError, user_errors
@@ -246,8 +246,11 @@ def build(config: Mapping[str, Any]) -> Search:
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
     with user_errors("config"):
         ticks = {"max_ticks": train.steps_per_call} if train.steps_per_call else {}
-        make = make_loop if _compiles(space, strategy, evaluator) else make_host_loop
-        loop = make(space.spec, strategy, evaluator, phases, **ticks)
+        parts = (space.spec, strategy, evaluator, phases)
+        if evaluator.execution.executor == "compiled":
+            loop = make_loop(*parts, **ticks)
+        else:
+            loop = make_host_loop(*parts, in_process(runner(evaluator)), **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
     return Search(config, *objects, place=placement(mesh))
 
@@ -261,12 +264,6 @@ def _check_kind(config: ConfigDict, space: Space) -> None:
             f"config.strategy.name is {config.strategy.name!r}, which cannot search "
             f"config.space.name={config.space.name}; able are: {', '.join(able)}"
         )
-
-
-def _compiles(space: Space, strategy: Strategy, evaluator: Evaluator) -> bool:
-    """Whether the whole search is one program; else the host drives it."""
-    decides = isinstance(space.spec, DecisionSpec)
-    return decides and strategy.traceable and evaluator.traceable
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

@@ -173,7 +173,7 @@ class _Run:
             self._save()
 
     def _compile(self) -> None:
-        if "run" in self._built.compiled or _on_host(self._built):
+        if "run" in self._built.compiled or self._built.evaluator.keep is not None:
             return
         begin = time.monotonic()
         self._say("compiling the search ...")

@@ -102,6 +102,8 @@ class Rounds:
         """Sample j of row i, for the store."""
         decisions, valid = list(trim(log.decisions[i, j])), bool(log.valid[i, j])
         parent = -1 if log.parent is None else int(log.parent[i, j])
+        value = math.nan if log.value is None else float(log.value[i, j])
+        reason = self._invalid if log.reason is None else log.reason[i, j]
         return Row(
             round=int(log.round[i]),
             index=index,
@@ -110,14 +112,12 @@ class Rounds:
             valid=valid,
             log_prob=float(log.log_prob[i, j]),
             encoding=self._spec.encode(decisions),
+            value=value if math.isfinite(value) else None,
             cost=None if log.cost is None else _cost(log.cost[i, j].tolist()),
             parent=None if parent < 0 else parent,
-            reason=None if valid else self._reason(log, i, j),
+            reason=None if valid else reason or self._invalid,
+            worker=None if log.worker is None else log.worker[i, j],
         )
-
-    def _reason(self, log: Log, i: int, j: int) -> str | None:
-        known = None if log.reason is None else log.reason[i][j]
-        return known or self._invalid
 
     def _record(self, round: int) -> Record:
         rows = self._rows

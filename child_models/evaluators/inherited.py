@@ -30,7 +30,7 @@ from child_models.evaluators.from_scratch import first_images
 from child_models.placement import placement
 from child_models.recipe import recipe
 from child_models.types import Dataset, Space, Task
-from controller.types import Evaluator, Trial, no_improvement
+from controller.types import Evaluator, Execution, Trial, no_improvement
 
 PROGRAMS = 64  # compiled ones that are kept
 Variables = dict[str, Any]
@@ -222,7 +222,7 @@ def inherited(
         no_improvement,
         evaluate,
         score,
-        traceable=False,
+        execution=Execution("local"),
         keep=keep,
     )
 

@@ -57,9 +57,10 @@ class Recipe(NamedTuple):
       steps: in all epochs together.
       steps_per_epoch: batches in an epoch.
       init: ``(key, split, choices) -> TrainState``.
-      run: ``(state, split, choices, count) -> (state, {"loss", "accuracy"})``: at most
-        count steps, int or int32[], and the means over them; stops at the end of
-        training, and before a step whose loss or gradient is not finite.
+      run: ``(state, split, choices, count, rate=None) -> (state, {"loss",
+        "accuracy"})``: at most count steps, int or int32[], and the means over them;
+        stops at the end of training, and before a step whose loss or gradient is not
+        finite.  A rate, float32[], multiplies the learning rate of every step.
       measure: ``(variables, split, choices) -> {"loss", "accuracy"}``, float32[] each:
         means over a whole split.  With running statistics, where the network keeps
         them; else with those of each batch, the last one filled up from the start.
@@ -167,7 +168,7 @@ def recipe(
         accuracy = task.metric(logits, labels).mean()
         return loss, (new.get("batch_stats", {}), accuracy)
 
-    def one_step(state, split, choices):
+    def one_step(state, split, choices, rate):
         """The next state, and {"loss", "accuracy"} of the batch that led to it."""
         augment_key, dropout_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
@@ -184,6 +185,8 @@ def recipe(
         )
         grads = place.copy(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if rate is not None:
+            updates = jax.tree.map(lambda update: rate * update, updates)
         new = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -193,7 +196,7 @@ def recipe(
         )
         return new, {"loss": nan_unless_finite(loss, grads), "accuracy": accuracy}
 
-    def run(state, split, choices, count):
+    def run(state, split, choices, count, rate=None):
         begin, end = state.step, jnp.minimum(state.step + count, steps)
 
         def unfinished(carry):
@@ -201,7 +204,7 @@ def recipe(
 
         def body(carry):
             state, sums = carry
-            new, metrics = one_step(state, split, choices)
+            new, metrics = one_step(state, split, choices, rate)
             good = jnp.isfinite(metrics["loss"])
             new = jax.tree.map(lambda a, b: _where(good, a, b), new, state)
             sums = jax.tree.map(lambda s, m: s + jnp.where(good, m, 0), sums, metrics)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 
 
 class Space(NamedTuple):
@@ -29,14 +29,17 @@ class Space(NamedTuple):
       bindings: those of "fixed", "sampled", "relaxed" that the space supports.
       running_statistics: whether the search form keeps them; where it does not, it
         uses the statistics of the batch in any case.
+      learning_rate: ``(decisions) -> float``, the rate that an architecture asks to be
+        trained with; None where rates are no part of it.
     """
 
-    spec: DecisionSpec
+    spec: Spec
     module: Callable[[str], nn.Module]
     bind: Callable[[Any], Any]
     extract: Callable[[Any, Any], Any]
     bindings: frozenset[str] = frozenset({"fixed", "sampled", "relaxed"})
     running_statistics: bool = True
+    learning_rate: Callable[[Any], float] | None = None
 
 
 def check_sampled(what: str, space: Space) -> None:

@@ -66,8 +66,13 @@ class Runner(NamedTuple):
 
 
 def runner(evaluator: Evaluator) -> Runner:
-    """Compiles an evaluator's functions for one architecture at a time."""
+    """Compiles an evaluator's functions for one architecture at a time.
+
+    One whose children inherit weights compiles each of them by itself.
+    """
     data = evaluator.data
+    if evaluator.keep is not None:
+        return _by_itself(evaluator)
     evaluate, score = jax.jit(evaluator.evaluate), jax.jit(evaluator.score)
     programs = {}
 
@@ -88,6 +93,21 @@ def runner(evaluator: Evaluator) -> Runner:
         return state, jax.device_get(trial._replace(proposal=None)), None
 
     return Runner(prepare, run, lambda state, d: float(score(state, data, d)))
+
+
+def _by_itself(evaluator: Evaluator) -> Runner:
+    """The trials of an evaluator that compiles them, and says why one failed."""
+    data = evaluator.data
+
+    def run(key, state, proposal):
+        state, trial = evaluator.evaluate(key, state, data, proposal)
+        return state, trial._replace(proposal=None, reason=None), trial.reason[0]
+
+    return Runner(
+        lambda state, proposal: None,
+        run,
+        lambda state, decisions: float(evaluator.score(state, data, decisions)),
+    )
 
 
 def in_process(trials: Runner) -> Executor:

@@ -7,9 +7,7 @@ committed in the order of submission, so that a search is the same wherever and 
 fast they ran; the proposals under way are part of the state, and are submitted again
 where a search goes on.
 
-What an architecture is does not matter here: `Proposal.decisions` may be an array
-object[n] of plain Python objects where strategy and evaluator exchange such, and the
-strategy is not traceable.
+Graphs of an unbounded space are vectors that -1 fills up to the longest one.
 
 Shapes: n samples a policy step, T decisions, K ticks of a call, H architectures of the
 history.
@@ -22,8 +20,9 @@ import jax
 import numpy as np
 
 from controller.execution import Executor, Outcome
+from controller.graph_spec import stack, trim
 from controller.loop import Loop, Schedule, check_child_steps
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 from controller.state import Log, SearchState, begin, policy_keys
 from controller.types import Evaluator, Proposal, Strategy, Trial
 
@@ -38,7 +37,7 @@ class Pending(NamedTuple):
 
 
 def make_host_loop(
-    spec: DecisionSpec,
+    spec: Spec,
     strategy: Strategy,
     evaluator: Evaluator,
     schedule: Schedule,
@@ -121,6 +120,11 @@ def make_host_loop(
         policy, metrics = update(update_key, policy, trial)
         row = (int(state.round), outcome, jax.device_get(metrics))
         state = _remember(_mark_failure(_advance(schedule, state), trial), trial)
+        if strategy.alive is not None and evaluator.keep is not None:
+            parents = [np.ravel(item.proposal.parent) for item in queue]
+            new = evaluator.keep(
+                new, np.concatenate([strategy.alive(policy), *parents])
+            )
         state = state.replace(strategy=policy, evaluator=new, pending=tuple(queue))
         return state, row
 
@@ -175,20 +179,24 @@ def _mark_failure(state: SearchState, trial: Trial) -> SearchState:
 
 
 def _remember(state: SearchState, trial: Trial) -> SearchState:
-    """`controller.loop`'s history, of any architectures that NumPy can compare."""
+    """`controller.loop`'s history, of architectures of any length."""
     rewards = np.array(state.top_reward)
-    table = np.array(state.top_decisions)
+    table = list(np.asarray(state.top_decisions))
     decisions = np.asarray(trial.proposal.decisions)
-    if table.dtype != decisions.dtype:  # the first objects
-        table = np.empty(len(table), object)
     good = trial.valid & np.isfinite(trial.reward)
     for row, reward, ok in zip(decisions, trial.reward, good, strict=True):
-        equal = [np.array_equal(known, row) for known in table]
+        equal = [trim(known) == trim(row) for known in table]
         same = np.array(equal) & np.isfinite(rewards)
         slot = np.argmax(same) if same.any() else np.argmin(rewards)
         if ok and reward > rewards[slot]:
             rewards[slot], table[slot] = reward, row
-    return state.replace(top_reward=rewards, top_decisions=table)
+    return state.replace(top_reward=rewards, top_decisions=stack(table))
+
+
+def _table(proposed, n: int) -> np.ndarray:
+    """int32[K, n, T] of K times int32[n, T], of different T where they are graphs."""
+    rows = stack(row for decisions in proposed for row in np.asarray(decisions))
+    return rows.reshape(len(proposed), n, rows.shape[-1])
 
 
 def _log(rows: list[tuple[int, Outcome, dict[str, Any]]], n: int) -> Log:
@@ -211,7 +219,7 @@ def _log(rows: list[tuple[int, Outcome, dict[str, Any]]], n: int) -> Log:
         learn=np.ones(len(rows), bool),
         child={},
         policy={name: np.stack([row[2][name] for row in rows]) for name in names},
-        decisions=stacked([np.asarray(t.proposal.decisions) for t in trials]),
+        decisions=_table([t.proposal.decisions for t in trials], n),
         reward=stacked([t.reward for t in trials]),
         valid=stacked([t.valid for t in trials]),
         log_prob=stacked([np.asarray(t.proposal.log_prob) for t in trials]),

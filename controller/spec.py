@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from controller.codec import JSON_CODEC, Codec
+from controller.graph import Graph as Graph
+from controller.graph_spec import GraphSpec
 
 
 class Decision(NamedTuple):
@@ -366,3 +368,7 @@ class DecisionSpec:
           ValueError: if the text is not of this space, or names an illegal decision.
         """
         return self.validate(self.codec.decode(self, text))
+
+
+Spec = DecisionSpec | GraphSpec
+"""What a space has: decisions, or graphs without bound."""

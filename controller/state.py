@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 from controller.types import Evaluator, Key, Strategy
 
 
@@ -51,7 +51,7 @@ class Log(NamedTuple):
 
 
 def begin(
-    spec: DecisionSpec,
+    spec: Spec,
     strategy: Strategy,
     evaluator: Evaluator,
     history: int,

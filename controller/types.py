@@ -20,10 +20,11 @@ Metrics = dict[str, jax.Array]  # scalars, by name
 class Proposal(NamedTuple):
     """Architectures that a strategy asks to be trained or scored."""
 
-    decisions: jax.Array  # int32[n, T]
+    decisions: jax.Array  # int32[n, T]; graphs are filled up with -1
     log_prob: jax.Array  # float32[n], of the policy that proposed; 0 where none
     relaxed: Any = None  # {"weights": like spec.relaxed, "live": the same, bool}
-    parent: jax.Array | None = None  # int32[n]: trial to inherit weights from, or -1
+    parent: jax.Array | None = None  # int32[n]: trial to inherit weights from, or -1;
+    # trials are numbered from 0 in the order in which the strategy learns of them
 
 
 class Trial(NamedTuple):
@@ -35,6 +36,7 @@ class Trial(NamedTuple):
     cost: jax.Array | None = None  # float32[n, K]
     gradient: Any = None  # d loss / d relaxed weights
     value: jax.Array | None = None  # float32[n], to be reported; NaN where unknown
+    reason: Any = None  # object[n], why each is not valid; not of compiled evaluators
 
 
 class Strategy(NamedTuple):
@@ -47,6 +49,8 @@ class Strategy(NamedTuple):
       best: ``(key, state, n) -> int32[n, T]``, candidates for the final choice.
       traceable: whether the functions run under `jit` and `vmap`; where not, searches
         are driven from the host, one seed after the other.
+      alive: ``(state) -> int32[...]``, the trials whose weights may still be inherited;
+        None where no proposal has a parent.
     """
 
     init: Callable[[Key], Any]
@@ -54,6 +58,7 @@ class Strategy(NamedTuple):
     update: Callable[[Key, Any, Trial], tuple[Any, Metrics]]
     best: Callable[[Key, Any, int], jax.Array]
     traceable: bool = True
+    alive: Callable[[Any], jax.Array] | None = None
 
 
 class Execution(NamedTuple):
@@ -115,6 +120,9 @@ class Evaluator(NamedTuple):
         split, for the final choice.
       invalid: why a trial is not valid, in words, for the records.
       execution: where its trials run.
+      keep: ``(state, trials) -> state``, forgets the weights of all other trials; None
+        for an evaluator of weights that no child inherits.  One that has it is not
+        traceable.
     """
 
     data: Any
@@ -124,6 +132,7 @@ class Evaluator(NamedTuple):
     score: Callable[[Any, Any, jax.Array], jax.Array]
     invalid: str = "its loss is not finite"
     execution: Execution = Execution()
+    keep: Callable[[Any, Any], Any] | None = None
 
 
 def no_improvement(

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from child_models.data import image_shape
 from child_models.spaces import PUBLISHED, SPACES
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 from launch.artifact import load_artifact
 from launch.build import resolve
 from launch.command import UserError, user_errors
@@ -48,7 +48,7 @@ class Subject(NamedTuple):
     arch: str | tuple[int, ...] | None
 
 
-def read_architecture(spec: DecisionSpec, text: str) -> tuple[int, ...]:
+def read_architecture(spec: Spec, text: str) -> tuple[int, ...]:
     """Decisions that a text, or a file that holds it, names in a space.
 
     Args:
@@ -191,7 +191,7 @@ def _guess(text: str) -> dict[str, dict[str, int]]:
 
 
 def _guess_json(text: str) -> dict[str, dict[str, int]]:
-    """Genotypes of cells hold lists of blocks, the others the names of decisions.
+    """Graphs have layers; genotypes of cells lists of blocks; others decisions' names.
 
     The PNAS space has one cell; blocks of the AmoebaNet space have no combiner.
     """
@@ -199,6 +199,8 @@ def _guess_json(text: str) -> dict[str, dict[str, int]]:
         content = json.loads(text)
     except ValueError:
         return {}
+    if "layers" in content:
+        return {"large_scale": {}}
     for cell in ("cell", "normal"):
         if isinstance(blocks := content.get(cell), list):
             adds = all(isinstance(b, list) and len(b) == 2 for b in blocks)

@@ -72,13 +72,14 @@ class Book:
     def __exit__(self, *error: object) -> None:
         self._open.__exit__(*error)
 
-    def restore(self, like: Any) -> Any:
+    def restore(self, like: Any, *, free: bool = False) -> Any:
         """Host arrays of the newest checkpoint, or None: a search that begins.
 
         Args:
           like: the state's shapes and dtypes.
+          free: whether shapes may be others, see `Checkpoints.read`.
         """
-        found = self._checkpoints.read(like)
+        found = self._checkpoints.read(like, free=free)
         self._progress = _Progress() if found is None else _Progress(**found[1])
         rows = self._progress.rows
         self._rounds = Rounds(self._spec, self._schedule, rows, self._invalid)

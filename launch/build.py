@@ -8,7 +8,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from child_models.data import load
 from child_models.evaluators.from_scratch import from_scratch
+from child_models.evaluators.inherited import inherited
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.evaluators.tabular import tabular
 from child_models.placement import AXIS, Placement, placement
@@ -46,6 +47,7 @@ from launch.settings import (
 
 EVALUATORS = {
     "from_scratch": from_scratch,
+    "inherited": inherited,
     "shared_weights": shared_weights,
     "tabular": tabular,
 }
@@ -233,6 +235,7 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
     dataset = build_dataset(config) if dataset is None else dataset
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
+    _check_kind(config, space)
     strategy = _call(config, "strategy", spec=space.spec)
     elsewhere = config.evaluator.get("executor") == "ray"  # on devices of its own
     mesh = None if elsewhere else build_mesh(train.devices)
@@ -283,6 +286,17 @@ def _runner(config: Mapping[str, Any], dataset: Dataset) -> Runner:
     config = resolve({**config, "evaluator": here})
     prepare_jax(config)
     return runner(build(config, dataset).evaluator)
+
+
+def _check_kind(config: ConfigDict, space: Space) -> None:
+    """Strategies take decisions or graphs, as their parameter `spec` says."""
+    kinds = {name: get_type_hints(f)["spec"] for name, f in STRATEGIES.items()}
+    if not isinstance(space.spec, kinds[config.strategy.name]):
+        able = [name for name, kind in kinds.items() if isinstance(space.spec, kind)]
+        raise UserError(
+            f"config.strategy.name is {config.strategy.name!r}, which cannot search "
+            f"config.space.name={config.space.name}; able are: {', '.join(able)}"
+        )
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

@@ -88,18 +88,20 @@ class Checkpoints:
         """Returns when all that was saved is on disk."""
         self._manager.wait_until_finished()
 
-    def restore(self, like: Any) -> tuple[Any, Any] | None:
+    def restore(self, like: Any, *, free: bool = False) -> tuple[Any, Any] | None:
         """What `read` returns, with the state on JAX's default device."""
-        found = self.read(like)
+        found = self.read(like, free=free)
         return found and (from_host(like, found[0], jnp.array), found[1])
 
-    def read(self, like: Any) -> tuple[Any, Any] | None:
+    def read(self, like: Any, *, free: bool = False) -> tuple[Any, Any] | None:
         """Reads the newest intact checkpoint.
 
         A damaged one is warned of and renamed to ``damaged-STEP``.
 
         Args:
           like: the state's shapes and dtypes, as `jax.eval_shape` gives them.
+          free: whether shapes may be others; where `like` has an empty dictionary there
+            may be any arrays, of any names.
 
         Returns:
           the state's arrays on the host, keys as their data, and progress; or None
@@ -112,7 +114,7 @@ class Checkpoints:
         found = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                arrays, host = self._read(step, shapes)
+                arrays, host = self._read(step, shapes, free)
             except UserError:
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
@@ -123,9 +125,10 @@ class Checkpoints:
         self._manager.reload()
         return found
 
-    def _read(self, step: int, shapes: Any) -> tuple[Any, Any]:
-        stored = self._manager.item_metadata(step).state
-        if _stored_layout(stored.tree) != _layout(shapes):
+    def _read(self, step: int, shapes: Any, free: bool) -> tuple[Any, Any]:
+        stored = self._manager.item_metadata(step).state.tree
+        shapes = _as_stored(shapes, stored) if free else shapes
+        if _stored_layout(stored) != _layout(shapes):
             raise UserError(f"checkpoint {self._folder / str(step)} {_OTHER}")
         restored = self._manager.restore(
             step,
@@ -167,10 +170,12 @@ def from_host(like: Any, arrays: Any, put: Callable[[Any], Any]) -> Any:
     """
 
     def place(like: jax.ShapeDtypeStruct, x: np.ndarray) -> jax.Array:
+        if _is_open(like):
+            return jax.tree.map(put, x)
         placed = put(x)
         return jax.random.wrap_key_data(placed) if _is_key(like) else placed
 
-    return jax.tree.map(place, like, arrays)
+    return jax.tree.map(place, like, arrays, is_leaf=_is_open)
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
@@ -190,6 +195,30 @@ def _layout(shapes: Any) -> dict[str, tuple]:
         jax.tree_util.keystr(path, simple=True, separator="."): (x.shape, str(x.dtype))
         for path, x in leaves
     }
+
+
+def _as_stored(shapes: Any, stored: Any) -> Any:
+    """The tree of `shapes`, with the shapes that a checkpoint has in those places."""
+
+    def zeros(metadata):
+        return np.zeros(metadata.shape, metadata.dtype)
+
+    def place(path, like):
+        found = stored
+        for key in path:
+            name = jax.tree_util.keystr((key,), simple=True)
+            found = found[int(name) if isinstance(found, list) else name]
+        return jax.tree.map(zeros, found)
+
+    try:
+        return jax.tree_util.tree_map_with_path(place, shapes, is_leaf=_is_open)
+    except (KeyError, IndexError, TypeError):  # a tree of another version
+        return shapes
+
+
+def _is_open(like: Any) -> bool:
+    """Whether a place may hold any arrays: an empty dictionary."""
+    return isinstance(like, dict) and not like
 
 
 def _stored_layout(tree: Any) -> dict[str, tuple]:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from controller.graph_spec import trim
 from controller.loop import SearchState
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 from controller.types import Strategy
 from launch.build import Search
 
@@ -48,7 +49,7 @@ def derive(
 
 
 def candidates(
-    spec: DecisionSpec, strategy: Strategy, state: SearchState, n: int
+    spec: Spec, strategy: Strategy, state: SearchState, n: int
 ) -> list[tuple[tuple[int, ...], str]]:
     """At most n distinct architectures: in turn the policy's, and the best of history.
 
@@ -83,4 +84,4 @@ def _loss(candidate: dict[str, Any]) -> float:
 
 
 def _distinct(rows: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
-    return list(dict.fromkeys(tuple(int(v) for v in row) for row in rows))
+    return list(dict.fromkeys(trim(row) for row in rows))

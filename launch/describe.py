@@ -14,7 +14,7 @@ paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--ima
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -22,7 +22,7 @@ from absl import flags
 from child_models.cost import count
 from child_models.spaces import SPACES
 from child_models.types import Space
-from controller.spec import DecisionSpec
+from controller.spec import Graph, GraphSpec, Spec
 from launch import command
 from launch.architectures import Subject, find
 from launch.command import UserError, user_errors
@@ -74,8 +74,10 @@ def build(subject: Subject) -> Space:
 # ---- text ---------------------------------------------------------------------------
 
 
-def picture(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
+def picture(spec: Spec, decisions: tuple[int, ...]) -> str:
     """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
+    if isinstance(spec, GraphSpec):
+        return "\n".join(_lines(spec.unpack(decisions)))
     nodes: dict[str, dict[str, str]] = {}
     number = math.inf  # of nodes that exist
     for decision, value in zip(spec.decisions, decisions, strict=True):
@@ -88,6 +90,19 @@ def picture(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
         nodes.setdefault(node, {})[field] = decision.choices[value]
     width = max(map(len, nodes))
     return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in nodes.items())
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    """A graph, a vertex a line: ``2  conv 3x3/2 to 16 + 0, bn_relu``."""
+    yield "  vertex 0  the image"
+    for i, layer in enumerate(graph.layers, start=1):
+        terms = ["identity"]
+        if layer.op == "conv":
+            stride = f"/{layer.stride}" if layer.stride > 1 else ""
+            size = f"{layer.height}x{layer.width}{stride}"
+            terms = [f"conv {size} to {layer.channels} channels"]
+        terms += [f"vertex {a}" for a, b in graph.skips if b == i]
+        yield f"  vertex {i}  {' + '.join(terms)}, {layer.activation}"
 
 
 def _formula(fields: Mapping[str, str]) -> str:
@@ -113,8 +128,10 @@ def _sizes(subject: Subject) -> str:
     return f"{subject.space}: {options}; images {image}, {subject.classes} classes"
 
 
-def summary(spec: DecisionSpec) -> str:
+def summary(spec: Spec) -> str:
     """A space without an architecture: how large it is, and what is decided."""
+    if isinstance(spec, GraphSpec):
+        return "graphs without bound"
     groups = ", ".join(f"{len(ts)} {group}" for group, ts in spec.groups.items())
     size = spec.size()
     return f"{spec.length} decisions ({groups}), {size:,} architectures ({size:.3g})"

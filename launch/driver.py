@@ -70,7 +70,8 @@ def search(
     if result is not None and result["config_sha256"] == config_sha256(config):
         return result
     train = config.train
-    steps = (built.loop.max_ticks, train.steps_per_call)
+    # Driven from the host, a tick takes a trial's time: signals are heeded after each.
+    steps = (built.loop.max_ticks, train.steps_per_call or int(_on_host(built)))
     planner = Planner(built.schedule, train.rounds, *steps)
     with contextlib.ExitStack() as stack:
         book = None
@@ -105,6 +106,11 @@ def _shared(result: dict[str, Any] | None) -> dict[str, Any] | None:
     return json.loads(distributed.broadcast_text(json.dumps(result)))
 
 
+def _on_host(built: Search) -> bool:
+    """Whether the host drives the loop; else it is one program."""
+    return built.loop.compiled_text is None
+
+
 class _Run:
     """One process' work on a search."""
 
@@ -118,11 +124,13 @@ class _Run:
     def restore(self) -> None:
         """Takes the newest checkpoint, or begins."""
         key = jax.random.key(self._config.train.seed)
-        like = jax.eval_shape(self._built.loop.init, key)
+        loop = self._built.loop
+        free = _on_host(self._built)
+        like = loop.init(key) if free else jax.eval_shape(loop.init, key)
         arrays = None
         with distributed.all_or_none():
             if self._book is not None:
-                arrays = self._book.restore(like)
+                arrays = self._book.restore(like, free=free)
         if distributed.exchange(arrays is not None)[0, 0]:
             arrays = host_shapes(like) if arrays is None else arrays
             arrays = distributed.broadcast(arrays)
@@ -148,7 +156,7 @@ class _Run:
             self._save()
 
     def _compile(self) -> None:
-        if "run" in self._built.compiled:
+        if "run" in self._built.compiled or self._built.evaluator.keep is not None:
             return
         begin = time.monotonic()
         self._say("compiling the search ...")

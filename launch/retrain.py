@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from child_models.cost import count
 from child_models.retraining import retraining
 from child_models.types import Dataset, Space
-from controller.spec import DecisionSpec
+from controller.spec import DecisionSpec, Spec
 from launch import command
 from launch.architectures import final_config, read_architecture
 from launch.artifact import save_artifact
@@ -105,7 +105,7 @@ def _search_command(folder: epath.PathLike) -> str:
 
 
 def compared(
-    spec: DecisionSpec, folder: epath.Path, other: epath.Path
+    spec: Spec, folder: epath.Path, other: epath.Path
 ) -> dict[str, tuple[int, ...]]:
     """Name and decisions of the winner of a search that differs in strategy and seed.
 
@@ -149,14 +149,16 @@ def random_architectures(
     """Draws n architectures, distinct and other than the winner; fewer in a tiny space.
 
     Args:
-      space: whose spec draws, each decision uniform over what is legal.
+      space: whose spec draws by its `sample`.
       seed: of the search.
       n: how many; the first ones do not depend on it.
       winner: T decisions.
     """
     key = jax.random.fold_in(jax.random.key(seed), _RANDOM)
     wanted = min(n, space.spec.size() - 1)
-    sample = jax.jit(space.spec.sample)
+    sample = space.spec.sample
+    if isinstance(space.spec, DecisionSpec):
+        sample = jax.jit(sample)
     found: list[tuple[int, ...]] = []
     draw = 0
     while len(found) < wanted:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from controller.graph_spec import trim
 from controller.loop import Log, Schedule
 from controller.spec import DecisionSpec
 from launch.store import Row
@@ -90,7 +91,7 @@ class Rounds:
         rows = self._rows
         first = len(rows["reward"])
         _extend(rows["policy"], log.policy, i)
-        rows["decisions"] += log.decisions[i].tolist()
+        rows["decisions"] += [list(trim(row)) for row in log.decisions[i]]
         rows["reward"] += log.reward[i].tolist()
         rows["valid"] += log.valid[i].tolist()
         return [
@@ -99,7 +100,7 @@ class Rounds:
 
     def _trial(self, log: Log, i: int, j: int, index: int) -> Row:
         """Sample j of row i, for the store."""
-        decisions, valid = log.decisions[i, j].tolist(), bool(log.valid[i, j])
+        decisions, valid = list(trim(log.decisions[i, j])), bool(log.valid[i, j])
         parent = -1 if log.parent is None else int(log.parent[i, j])
         value = math.nan if log.value is None else float(log.value[i, j])
         reason = self._invalid if log.reason is None else log.reason[i, j]

@@ -187,7 +187,7 @@ def trainings(
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be 1 or more")
     splits = {name: getattr(dataset, name) for name in measured}
-    train = _first(dataset.train, train_limit)
+    train = first_images(dataset.train, train_limit)
     batches = Batches(len(train.labels), batch_size)
     for name, split in splits.items():
         Batches(len(split.labels), reward_batch_size, split=name)
@@ -222,7 +222,12 @@ def trainings(
     return Trainings(place.put({"train": train} | splits), run)
 
 
-def _first(split: Split, limit: int | None) -> Split:
+def first_images(split: Split, limit: int | None) -> Split:
+    """The first images of the train split, all without a limit.
+
+    Raises:
+      ValueError: if it has not so many.
+    """
     total = len(split.labels)
     if limit is not None and not 1 <= limit <= total:
         raise ValueError(

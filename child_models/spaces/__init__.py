@@ -6,6 +6,7 @@ from child_models.spaces import amoeba_cell as _amoeba_cell
 from child_models.spaces import enas_macro as _enas_macro
 from child_models.spaces import enas_micro as _enas_micro
 from child_models.spaces import genetic_cnn as _genetic_cnn
+from child_models.spaces import large_scale as _large_scale
 from child_models.spaces import nas_rl_cnn as _nas_rl_cnn
 from child_models.spaces import nasbench201 as _nasbench201
 from child_models.spaces import nasnet as _nasnet
@@ -17,6 +18,7 @@ SPACES: dict[str, Callable[..., Space]] = {
     "enas_macro": _enas_macro.enas_macro,
     "enas_micro": _enas_micro.enas_micro,
     "genetic_cnn": _genetic_cnn.genetic_cnn,
+    "large_scale": _large_scale.large_scale,
     "nas_rl_cnn": _nas_rl_cnn.nas_rl_cnn,
     "nasbench201": _nasbench201.nasbench201,
     "nasnet": _nasnet.nasnet,

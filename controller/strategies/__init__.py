@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from controller.strategies.genetic import genetic
+from controller.strategies.large_scale_evolution import large_scale_evolution
 from controller.strategies.local_search import local_search
 from controller.strategies.ppo import ppo
 from controller.strategies.progressive import progressive
@@ -13,6 +14,7 @@ from controller.types import Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "genetic": genetic,
+    "large_scale_evolution": large_scale_evolution,
     "local_search": local_search,
     "ppo": ppo,
     "progressive": progressive,

@@ -46,6 +46,8 @@ class Strategy(NamedTuple):
       best: ``(key, state, n) -> int32[n, T]``, candidates for the final choice.
       traceable: whether the functions run under `jit` and `vmap`; where not, searches
         are driven from the host, one seed after the other.
+      relaxed: whether it proposes relaxed weights, one set at a time, and learns from
+        the gradient of the loss with respect to them.
     """
 
     init: Callable[[Key], Any]
@@ -53,6 +55,7 @@ class Strategy(NamedTuple):
     update: Callable[[Key, Any, Trial], tuple[Any, Metrics]]
     best: Callable[[Key, Any, int], jax.Array]
     traceable: bool = True
+    relaxed: bool = False
 
 
 class Evaluator(NamedTuple):
@@ -72,6 +75,7 @@ class Evaluator(NamedTuple):
       score: ``(state, data, decisions[T]) -> float32[]``, on the whole validation
         split, for the final choice.
       invalid: why a trial is not valid, in words, for the records.
+      gradients: whether trials of relaxed proposals hold d loss / d relaxed weights.
     """
 
     data: Any
@@ -80,6 +84,7 @@ class Evaluator(NamedTuple):
     evaluate: Callable[[Key, Any, Any, Proposal], tuple[Any, Trial]]
     score: Callable[[Any, Any, jax.Array], jax.Array]
     invalid: str = "its loss is not finite"
+    gradients: bool = False
 
 
 def no_improvement(
@@ -91,3 +96,16 @@ def no_improvement(
     """
     del data
     return state, {"loss": jnp.float32(0), "decisions": propose(key, 1).decisions[0]}
+
+
+def check_gradients(strategy: Strategy, evaluator: Evaluator) -> None:
+    """Refuses a relaxed strategy beside an evaluator that only gives rewards.
+
+    Raises:
+      ValueError: with what each of them needs and gives.
+    """
+    if strategy.relaxed and not evaluator.gradients:
+        raise ValueError(
+            "this strategy learns from gradients of relaxed weights; this evaluator "
+            "gives rewards only; take the evaluator 'relaxed'"
+        )

@@ -6,6 +6,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from child_models.data import load
 from child_models.evaluators.from_scratch import from_scratch
+from child_models.evaluators.relaxed import relaxed
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.evaluators.tabular import tabular
 from child_models.placement import AXIS, Placement, placement
@@ -41,6 +43,7 @@ from launch.settings import (
 
 EVALUATORS = {
     "from_scratch": from_scratch,
+    "relaxed": relaxed,
     "shared_weights": shared_weights,
     "tabular": tabular,
 }
@@ -63,7 +66,7 @@ _PLAIN = {
 # Arguments that come from other sections.
 _GIVEN = {
     "space": {"classes", "dtype"},
-    "strategy": {"spec"},
+    "strategy": {"spec", "steps_per_round"},
     "evaluator": {"space", "task", "dataset", "mesh"},
     "task": {"classes"},
     "schedule": {"rounds"},
@@ -227,7 +230,7 @@ def build(config: Mapping[str, Any]) -> Search:
     dataset = build_dataset(config)
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
-    strategy = _call(config, "strategy", spec=space.spec)
+    strategy = _build_strategy(config, space)
     mesh = build_mesh(train.devices)
     evaluator = _call(
         config,
@@ -244,6 +247,14 @@ def build(config: Mapping[str, Any]) -> Search:
         loop = make_loop(space.spec, strategy, evaluator, phases, **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
     return Search(config, *objects, place=placement(mesh))
+
+
+def _build_strategy(config: ConfigDict, space: Space) -> Strategy:
+    given: dict[str, Any] = {"spec": space.spec}
+    factory = STRATEGIES[config.strategy.name]
+    if "steps_per_round" in inspect.signature(factory).parameters:
+        given["steps_per_round"] = max(1, config.schedule.policy_steps)
+    return _call(config, "strategy", **given)
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

@@ -109,7 +109,7 @@ def resolve(config: Mapping[str, Any]) -> ConfigDict:
         samples = options.pop("samples", 1)
         if not isinstance(samples, int) or samples < 1:
             raise UserError(f"{where}.samples is {samples!r}; it must be 1 or more")
-        checked = resolve_named(where, options, STRATEGIES, {"spec"})
+        checked = resolve_named(where, options, STRATEGIES, {"spec", "steps_per_round"})
         filled["strategies"][name] = checked | {"samples": samples}
     return ConfigDict(filled).lock()
 

@@ -29,6 +29,7 @@ from child_models.tables import Table, read_table, rows_of
 from controller.budget import Budget, History, many_searches
 from controller.spec import DecisionSpec
 from controller.strategies import STRATEGIES
+from controller.types import Evaluator, check_gradients
 from launch import command, curves
 from launch.build import resolve_named
 from launch.command import UserError, user_errors
@@ -154,7 +155,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     with user_errors("config"):
         for evaluator in evaluators.values():
             budget.check(float(evaluator.data["cost"].max()))
-    built = _strategies(config, spec)
+    built = _strategies(config, spec, next(iter(evaluators.values())))
     digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
     report: dict[str, Any] = {
@@ -248,12 +249,15 @@ def _ceilings(table: Table, targets: Mapping[str, list[str]]) -> dict[str, Any]:
     return rows
 
 
-def _strategies(config: ConfigDict, spec: DecisionSpec) -> dict[str, Any]:
+def _strategies(
+    config: ConfigDict, spec: DecisionSpec, evaluator: Evaluator
+) -> dict[str, Any]:
     built = {}
     for name, options in config.strategies.to_dict().items():
         samples, factory = options.pop("samples"), STRATEGIES[options.pop("name")]
         with user_errors(f"config.strategies.{name}"):
             built[name] = factory(spec, **options), samples
+            check_gradients(built[name][0], evaluator)
     return built
 
 

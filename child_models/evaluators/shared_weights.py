@@ -19,12 +19,13 @@ from child_models.ops.normalization import MOMENTUM
 from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
 from child_models.per_device import Gradient, per_device
 from child_models.placement import placement
+from child_models.several import several
 from child_models.types import Dataset, Space, Task, check_sampled
 from controller.types import Evaluator, Trial
 
 BATCH_NORMS = ("batch", "recalibrated")
 REWARD_BATCHES = ("shared", "fresh")
-ARCHITECTURES_PER_STEP = (1, "per_device")
+PER_DEVICE = "per_device"
 
 
 def shared_weights(
@@ -47,6 +48,7 @@ def shared_weights(
     clip_norm: float | None = 5.0,
     unsampled: str = "frozen",
     architectures_per_step: int | str = 1,
+    likelihood_temperature: float | None = None,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -74,10 +76,12 @@ def shared_weights(
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "frozen" or "decay", what happens to weights a step did not sample.
-      architectures_per_step: 1: a training step trains one architecture on its batch,
-        with statistics of all of it; "per_device": each device trains one of its own
-        on its part of the batch, with statistics of that part, and the gradients are
-        averaged.
+      architectures_per_step: a number: a training step trains so many on its batch,
+        one after another, with statistics of all of it; "per_device": each device
+        trains one of its own on its part of the batch, with statistics of that part.
+        Gradients are averaged.
+      likelihood_temperature: where a step trains several, their gradients have weights
+        softmax(-loss / temperature), as in PARSEC; None for equal ones.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -93,9 +97,7 @@ def shared_weights(
     check_sampled("training shared weights", space)
     check_known("reward_batch", reward_batch, REWARD_BATCHES)
     check_known("batch_norm", batch_norm, BATCH_NORMS)
-    check_known(
-        "architectures_per_step", architectures_per_step, ARCHITECTURES_PER_STEP
-    )
+    _check_several(architectures_per_step, likelihood_temperature)
     if calibration_batches < 1:
         raise ValueError(
             f"evaluator.calibration_batches is {calibration_batches}; "
@@ -146,11 +148,13 @@ def shared_weights(
         }
         return Gradient(grads, metrics, decisions[0])
 
-    if architectures_per_step == 1 or net.place.devices == 1:
-        architectures, gradients = 1, partial(gradient, net.place)
-    else:  # a device's part of the batch is not split further
+    architectures, gradients = architectures_per_step, partial(gradient, net.place)
+    if architectures == PER_DEVICE:
         architectures = net.place.devices
-        gradients = per_device(mesh, partial(gradient, placement(None)))
+        if architectures > 1:  # a device's part of the batch is not split further
+            gradients = per_device(mesh, partial(gradient, placement(None)))
+    elif architectures > 1:
+        gradients = several(gradients, likelihood_temperature)
 
     def improve(key, state, data, propose):
         propose_key, *keys = jax.random.split(key, 3)
@@ -196,6 +200,28 @@ def shared_weights(
         return net.score(partial(logits_of, state.params, data, decisions), data)
 
     return Evaluator(net.data, net.init, improve, evaluate, score)
+
+
+def _check_several(architectures, temperature):
+    if architectures != PER_DEVICE and (
+        not isinstance(architectures, int) or architectures < 1
+    ):
+        raise ValueError(
+            f"evaluator.architectures_per_step is {architectures!r}; it must be 1 or "
+            f"more, or {PER_DEVICE!r}"
+        )
+    if temperature is None:
+        return
+    if not temperature > 0:
+        raise ValueError(
+            f"evaluator.likelihood_temperature is {temperature}; it must be positive, "
+            "or none"
+        )
+    if architectures in (1, PER_DEVICE):
+        raise ValueError(
+            f"evaluator.likelihood_temperature is {temperature}; "
+            f"architectures_per_step={architectures!r} leaves nothing to weigh"
+        )
 
 
 def _recalibrate(module, choices, params, batches):

@@ -1,4 +1,4 @@
-"""Cells as data, and their JSON text.
+"""Cells as data, and their text: JSON of blocks, and DARTS's Genotype.
 
 A cell is a list of blocks; a block applies two ops to two earlier states and combines
 the results.  States 0 and 1 are the cell's inputs, state ``2 + b`` is block b:
@@ -6,8 +6,18 @@ the results.  States 0 and 1 are the cell's inputs, state ``2 + b`` is block b:
     {"normal": [[["sep_conv_5x5", 0], ["sep_conv_3x3", 1], "add"], ...], "reduce": ...}
 
 The combiner is left out in spaces whose blocks add.
+
+DARTS (https://arxiv.org/abs/1806.09055) writes blocks that add as pairs, two a node,
+beside the states that the cell returns; state ``2 + b`` is node b:
+
+    Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ...],
+             normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))
+
+Its JSON has the same four keys.
 """
 
+import ast
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -92,3 +102,130 @@ def _read_block(cell: str, number: int, block: Any) -> Block:
             " [[op, state], [op, state]], with a combiner where there are several"
         ) from None
     return Block((left, right), (left_op, right_op), *combiner)
+
+
+# ---- DARTS's Genotype ---------------------------------------------------------------
+
+GENOTYPE_CELLS = ("normal", "reduce")
+Pair = tuple[str, int]  # an op and the state that it is applied to
+
+
+class Genotype(NamedTuple):
+    """Two cells in DARTS's form.
+
+    Attributes:
+      normal, reduce: the pairs of each cell, two a node, in node order.
+      normal_concat, reduce_concat: the states that each returns, a range or a tuple;
+        None where it is not said.
+    """
+
+    normal: tuple[Pair, ...]
+    normal_concat: Sequence[int] | None
+    reduce: tuple[Pair, ...]
+    reduce_concat: Sequence[int] | None
+
+    def cell(self, name: str) -> tuple[tuple[Pair, ...], Sequence[int] | None]:
+        """The pairs of "normal" or "reduce", and what the cell returns."""
+        return getattr(self, name), getattr(self, f"{name}_concat")
+
+
+def write_genotype(genotype: Genotype) -> str:
+    """The text ``Genotype(normal=[(op, state), ...], normal_concat=[...], ...)``."""
+    fields = []
+    for name in GENOTYPE_CELLS:
+        pairs, concat = genotype.cell(name)
+        fields.append(f"{name}={list(pairs)}")
+        if concat is not None:
+            states = concat if isinstance(concat, range) else list(concat)
+            fields.append(f"{name}_concat={states}")
+    return f"Genotype({', '.join(fields)})"
+
+
+def write_genotype_json(genotype: Genotype) -> str:
+    """The JSON object of a genotype's fields."""
+    fields = genotype._asdict().items()
+    return json.dumps(
+        {name: list(value) for name, value in fields if value is not None}
+    )
+
+
+def read_genotype(text: str) -> Genotype:
+    """Reads what `write_genotype` or `write_genotype_json` wrote, or DARTS itself.
+
+    Pairs may be nested by node.  Ops are as the text has them.
+
+    Raises:
+      ValueError: if the text is no genotype, if a cell has no two pairs a node, or if a
+        node takes the state of a later one.
+    """
+    fields = _json_fields(text) if text.lstrip().startswith("{") else _fields(text)
+    known = Genotype._fields
+    if missing := [name for name in GENOTYPE_CELLS if name not in fields]:
+        raise ValueError(f"the Genotype lacks {', '.join(missing)}")
+    if unknown := [str(name) for name in fields if name not in known]:
+        raise ValueError(
+            f"the Genotype has {', '.join(unknown)}; it takes {', '.join(known)}"
+        )
+    found = {name: _pairs(name, fields[name]) for name in GENOTYPE_CELLS}
+    for name, pairs in found.items():
+        _check_states(name, pairs)
+    for name in known[1::2]:
+        found[name] = _concat(name, fields.get(name))
+    return Genotype(**found)
+
+
+def _json_fields(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a JSON genotype: {text[:80]!r}") from error
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        return {k.arg: _literal(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"not a Genotype(...): {text[:80]!r}") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
+        return list(range(*map(ast.literal_eval, node.args)))
+    return ast.literal_eval(node)
+
+
+def _pairs(name: str, cell: Any) -> tuple[Pair, ...]:
+    """The (op, state) pairs of a cell, which some codes nest by node."""
+    try:
+        if cell and not isinstance(cell[0][0], str):
+            cell = list(itertools.chain.from_iterable(cell))
+        pairs = tuple((str(op), int(state)) for op, state in cell)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise ValueError(
+            f"cell {name!r} of the Genotype must list pairs (op, state)"
+        ) from error
+    if not pairs or len(pairs) % 2:
+        raise ValueError(
+            f"cell {name!r} of the Genotype has {len(pairs)} edges; it must have two a"
+            " node"
+        )
+    return pairs
+
+
+def _check_states(name: str, pairs: Sequence[Pair]) -> None:
+    for i, (op, state) in enumerate(pairs):
+        if not 0 <= state < i // 2 + 2:
+            raise ValueError(
+                f"node {i // 2 + 2} of cell {name!r} takes {op!r} of state {state}; it"
+                f" may take the states 0 to {i // 2 + 1}"
+            )
+
+
+def _concat(name: str, states: Any) -> tuple[int, ...] | None:
+    if states is None:
+        return None
+    try:
+        return tuple(int(state) for state in states)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} of the Genotype must list states") from error

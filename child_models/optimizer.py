@@ -10,10 +10,11 @@ import optax
 UNSAMPLED = ("frozen", "decay")
 
 
-def nesterov_sgd(
+def sgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
     momentum: float = 0.9,
+    nesterov: bool = True,
     weight_decay: float = 0.0,
     clip_norm: float | None = None,
     unsampled: str = "decay",
@@ -22,8 +23,8 @@ def nesterov_sgd(
 
     Args:
       learning_rate: float or schedule of the step.
-      momentum: decay of the accumulated gradient; the step looks ahead, Sutskever et
-        al. 2013.
+      momentum: decay of the accumulated gradient.
+      nesterov: whether the step looks ahead, Sutskever et al. 2013.
       weight_decay: L2 coefficient, added to the gradient after clipping.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: what happens to each weight whose gradient is exactly zero, which is
@@ -47,7 +48,7 @@ def nesterov_sgd(
     )
     return optax.chain(
         clip,
-        _decayed_trace(momentum, weight_decay, unsampled == "frozen"),
+        _decayed_trace(momentum, nesterov, weight_decay, unsampled == "frozen"),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -57,7 +58,7 @@ def nan_unless_finite(loss: jax.Array, grads: Any) -> jax.Array:
     return jnp.where(jnp.isfinite(optax.tree.norm(grads)), loss, jnp.nan)
 
 
-def _decayed_trace(momentum, weight_decay, frozen):
+def _decayed_trace(momentum, nesterov, weight_decay, frozen):
     """Weight decay and momentum, both withheld where the gradient is exactly zero."""
 
     def init(params):
@@ -68,7 +69,7 @@ def _decayed_trace(momentum, weight_decay, frozen):
             sampled = gradient != 0 if frozen else True
             gradient = gradient + weight_decay * param
             new = gradient + momentum * trace
-            step = gradient + momentum * new
+            step = gradient + momentum * new if nesterov else new
             return jnp.where(sampled, step, 0), jnp.where(sampled, new, trace)
 
         pairs = jax.tree.map(leaf, grads, state.trace, params)

@@ -23,11 +23,7 @@ import optax
 from child_models.data.augment import augmentation
 from child_models.data.batches import Batches, BatchState, sum_over_split
 from child_models.data.preprocess import preprocess
-from child_models.optimizer import (
-    cosine_restarts,
-    nan_unless_finite,
-    nesterov_sgd,
-)
+from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
 from child_models.placement import Placement, placement
 from child_models.types import Dataset, Task
 
@@ -126,7 +122,7 @@ def recipe(
     steps = epochs * batches.per_epoch
     period = restart_epochs * batches.per_epoch or steps
     factor = restart_factor if restart_epochs else 1
-    optimizer = nesterov_sgd(
+    optimizer = sgd(
         cosine_restarts(learning_rate, min_learning_rate, period, factor),
         momentum=momentum,
         weight_decay=weight_decay,

@@ -104,13 +104,36 @@ def trials_on_cifar10(*, children: int) -> ConfigDict:
     return config
 
 
+def relaxed_on_digits() -> ConfigDict:
+    """Base of differentiable searches on digits, a round an epoch of alternate steps.
+
+    The strategy is to be added.
+    """
+    config = base()
+    config.data.update(name="digits", validation=718)  # half of what is not for testing
+    config.space.update(name="nasbench201", channels=8, cells=1)
+    config.evaluator.update(
+        name="relaxed",
+        batch_size=32,
+        reward_batch_size=32,
+        learning_rate=0.1,
+        restart_epochs=20,
+        pad=1,
+    )
+    config.schedule.update(child_steps=22, policy_steps=22, alternate=True)
+    config.derive.n = 1  # what the weights derive to
+    config.train.update(rounds=20, checkpoint_seconds=20.0)
+    config.retrain.update(epochs=30, batch_size=64, learning_rate=0.05, pad=1)
+    return config
+
+
 def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     """Applies the argument of a config.
 
     Args:
       config: the experiment.
       arg: of ``get_config``.
-      smoke: sections of the smoke variant, beyond `SMOKE` and `SMOKE_TRIALS`.
+      smoke: sections of the smoke variant, beyond `SMOKE` and `SMOKE_BY_EVALUATOR`.
 
     Returns:
       the config, changed.
@@ -118,8 +141,8 @@ def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     variants = parse_arg(arg)
     if variants.smoke:
         config.data = ConfigDict({"seed": config.data.seed})
-        trials = SMOKE_TRIALS if config.evaluator.name == "from_scratch" else {}
-        for sections in (SMOKE, trials, smoke):
+        own = SMOKE_BY_EVALUATOR.get(config.evaluator.name, {})
+        for sections in (SMOKE, own, smoke):
             for section, options in sections.items():
                 for name, value in options.items():
                     config[section][name] = value
@@ -162,7 +185,10 @@ SMOKE = {
     "baseline": {"n": 1},
 }
 
-SMOKE_TRIALS = {  # where children share no weights
-    "evaluator": {"epochs": 1},
-    "schedule": {"child_steps": 0, "warmup_rounds": 0},
+SMOKE_BY_EVALUATOR = {
+    "from_scratch": {  # where children share no weights
+        "evaluator": {"epochs": 1},
+        "schedule": {"child_steps": 0, "warmup_rounds": 0},
+    },
+    "relaxed": {"schedule": {"samples": 1}},
 }

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from controller.types import Evaluator, Strategy
+from controller.types import Evaluator, Strategy, check_gradients
 
 
 class Budget(NamedTuple):
@@ -106,7 +106,11 @@ def many_searches(
       samples: n.
       chunk: steps of one compiled call; results do not depend on it.
       slots: searches that run side by side; a finished one makes room for the next.
+
+    Raises:
+      ValueError: if the strategy needs gradients, and the evaluator gives none.
     """
+    check_gradients(strategy, evaluator)
     step = _step(strategy, evaluator, samples)
 
     def start(key):

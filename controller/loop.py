@@ -1,9 +1,9 @@
 """The search loop: schedules of rounds, run in compiled calls.
 
 A round is ``child_steps`` training steps of the evaluator, then ``policy_steps`` times
-(propose, evaluate, update).  Either one is a tick.  A call runs any number of ticks,
-within or across rounds, and its size does not change the result: every random draw
-comes from the state's key and the number of the tick.
+(propose, evaluate, update), or both in turn.  Either one is a tick.  A call runs any
+number of ticks, within or across rounds, and its size does not change the result: every
+random draw comes from the state's key and the number of the tick.
 
 Shapes: n samples a policy step, T decisions, C objectives beside the reward, K ticks
 that a call's log has room for.
@@ -19,7 +19,14 @@ import numpy as np
 
 from controller.spec import DecisionSpec
 from controller.state import Log, SearchState, begin, policy_keys
-from controller.types import Evaluator, Key, Proposal, Strategy, no_improvement
+from controller.types import (
+    Evaluator,
+    Key,
+    Proposal,
+    Strategy,
+    check_gradients,
+    no_improvement,
+)
 
 
 class Phase(NamedTuple):
@@ -30,12 +37,26 @@ class Phase(NamedTuple):
       child_steps: training steps of the evaluator in a round.
       policy_steps: policy updates in a round.
       uniform: share of the child steps that sample uniformly and not by the policy.
+      alternate: whether the policy updates are spread evenly among the child steps,
+        beginning with one, instead of following them.
     """
 
     rounds: int
     child_steps: int
     policy_steps: int
     uniform: float = 0.0
+    alternate: bool = False
+
+    @property
+    def ticks(self) -> int:
+        """Ticks of a round."""
+        return self.child_steps + self.policy_steps
+
+    def learns(self, tick: int) -> bool:
+        """Whether a tick of a round is a policy update."""
+        if self.alternate:
+            return _learns_in_turn(self.child_steps, self.policy_steps, tick)
+        return tick >= self.child_steps
 
 
 class Schedule(NamedTuple):
@@ -64,6 +85,7 @@ def schedule(
     samples: int = 1,
     warmup_rounds: int = 0,
     uniform: float = 0.0,
+    alternate: bool = False,
 ) -> Schedule:
     """A warm-up on uniform samples, then rounds in which the policy learns.
 
@@ -74,6 +96,8 @@ def schedule(
       samples: architectures scored for one policy update.
       warmup_rounds: rounds that only train weights, on uniform samples.
       uniform: share of the child steps after the warm-up that still sample uniformly.
+      alternate: whether policy updates are spread evenly among the child steps of their
+        round, beginning with one, as in DARTS; else they follow them, as in ENAS.
 
     Raises:
       ValueError: on a number out of its range.
@@ -98,7 +122,9 @@ def schedule(
         )
     if not 0 <= uniform <= 1:
         raise ValueError(f"schedule.uniform is {uniform}; it must lie in [0, 1]")
-    search = Phase(rounds - warmup_rounds, child_steps, policy_steps, uniform)
+    search = Phase(
+        rounds - warmup_rounds, child_steps, policy_steps, uniform, alternate
+    )
     warmup = Phase(warmup_rounds, child_steps, 0, 1.0)
     return Schedule((warmup, search) if warmup_rounds else (search,), samples)
 
@@ -146,9 +172,14 @@ def make_loop(
       the Loop; its functions are compiled at their first call.
 
     Raises:
-      ValueError: if the schedule has child steps, and the evaluator nothing to train.
+      ValueError: if the schedule has child steps, and the evaluator nothing to train;
+        if the strategy is relaxed, and the evaluator gives no gradients or the schedule
+        samples.
     """
     check_child_steps(schedule, evaluator)
+    check_gradients(strategy, evaluator)
+    if strategy.relaxed:
+        _check_relaxed(schedule)
     init = functools.partial(begin, spec, strategy, evaluator, history)
 
     # Under `jit` each is traced once, for the shapes of the log and for the body.
@@ -177,8 +208,12 @@ def make_loop(
 
         def body(carry):
             state, count, log = carry
-            child_steps, ticks_in_round, _ = _phase(schedule, state.round)
-            learn = state.tick >= child_steps
+            phase = _phase(schedule, state.round)
+            learn = jnp.where(
+                phase.alternate,
+                _learns_in_turn(phase.child_steps, phase.policy_steps, state.tick),
+                state.tick >= phase.child_steps,
+            )
             new, (child, policy) = jax.lax.cond(
                 learn,
                 lambda s: _second(policy_tick(s, data), blank[0]),
@@ -187,7 +222,7 @@ def make_loop(
             )
             row = _row(state.round, learn, child, policy)
             log = jax.tree.map(lambda buffer, r: buffer.at[count].set(r), log, row)
-            last = state.tick + 1 >= ticks_in_round
+            last = state.tick + 1 >= phase.ticks
             new = new.replace(
                 step=state.step + 1,
                 round=state.round + last,
@@ -225,22 +260,40 @@ def check_child_steps(schedule: Schedule, evaluator: Evaluator) -> None:
         )
 
 
+def _check_relaxed(schedule):
+    if schedule.samples != 1:
+        raise ValueError(
+            f"schedule.samples is {schedule.samples}; this strategy proposes one "
+            "relaxed architecture, so that it must be 1"
+        )
+    if uniform := schedule.phases[-1].uniform:
+        raise ValueError(
+            f"schedule.uniform is {uniform}; this strategy's child steps train what it "
+            "proposes, so that it must be 0"
+        )
+
+
+def _learns_in_turn(child_steps, policy_steps, tick):
+    """Whether a tick is an update: of the first t, ceil(t policy_steps / ticks) are."""
+    ticks = child_steps + policy_steps
+    before, after = (-(-t * policy_steps // ticks) for t in (tick, tick + 1))
+    return after > before
+
+
 def _phase(schedule, round):
-    """Child steps, all ticks of a round, and the uniform share, at a traced round."""
+    """The phase of a traced round; its numbers are traced, `rounds` is None."""
     phases = schedule.phases
     # Where the last phase ends is not part of the program: it may be prolonged.
     ends = jnp.cumsum(jnp.array([phase.rounds for phase in phases[:-1]], jnp.int32))
     index = jnp.searchsorted(ends, round, side="right")
-    child_steps = jnp.array([phase.child_steps for phase in phases])[index]
-    policy_steps = jnp.array([phase.policy_steps for phase in phases])[index]
-    uniform = jnp.array([phase.uniform for phase in phases])[index]
-    return child_steps, child_steps + policy_steps, uniform
+    columns = zip(*(phase[1:] for phase in phases), strict=True)
+    return Phase(None, *(jnp.array(column)[index] for column in columns))
 
 
 def _child_tick(spec, strategy, evaluator, schedule, state, data):
     """Trains weights once: the next state, and metrics."""
     key = jax.random.fold_in(state.key, state.step)
-    uniform = _phase(schedule, state.round)[2]
+    uniform = _phase(schedule, state.round).uniform
     propose = functools.partial(_mixed, spec, strategy, state.strategy, uniform)
     new, metrics = evaluator.improve(key, state.evaluator, data, propose)
     decisions = metrics.pop("decisions")
@@ -288,9 +341,14 @@ def _row(round, learn, child, policy):
 
 
 def _mixed(spec, strategy, strategy_state, uniform, key, n):
-    """Proposes by the policy, or uniformly with the given probability."""
+    """Proposes by the policy, or uniformly with the given probability.
+
+    A relaxed strategy proposes in warm-up too: it begins close to equal weights.
+    """
     mix_key, policy_key, uniform_key = jax.random.split(key, 3)
     proposal, _ = strategy.propose(policy_key, strategy_state, n)
+    if strategy.relaxed:
+        return proposal
     drawn = jax.vmap(spec.sample)(jax.random.split(uniform_key, n))
     is_uniform = jax.random.bernoulli(mix_key, uniform, (n, 1))
     decisions = jnp.where(is_uniform, drawn, proposal.decisions)

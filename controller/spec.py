@@ -50,6 +50,8 @@ class Decision(NamedTuple):
 class Rule(Protocol):
     """Prefix-aware legality; implementations are hashable (frozen dataclasses)."""
 
+    # `legal` and `size` are a rule's own; the others have a default to inherit.
+
     def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
         """bool[V]: the choices of decision t that the earlier ones allow; traceable."""
         ...
@@ -58,9 +60,36 @@ class Rule(Protocol):
         """The exact number of decision vectors that are legal."""
         ...
 
+    def prior(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
+        """float[V]: relative probabilities with which `sample` draws legal choices.
+
+        Equal ones by default.
+        """
+        return jnp.ones(spec.max_choices)
+
+    def derive(self, spec: "DecisionSpec", table: jax.Array) -> jax.Array:
+        """int32[T]: the legal vector that relaxed weights stand for; traceable.
+
+        Args:
+          spec: of the space.
+          table: float[T, V], -inf where a choice does not exist.
+        """
+        return greedy(spec, table)
+
+
+def greedy(spec: "DecisionSpec", table: jax.Array) -> jax.Array:
+    """int32[T]: the heaviest legal choice of each decision in turn, float[T, V]."""
+
+    def step(prefix, t):
+        row = jnp.where(spec.legal(prefix, t), table[t], -jnp.inf)
+        return prefix.at[t].set(jnp.argmax(row).astype(jnp.int32)), None
+
+    start = jnp.zeros(spec.length, jnp.int32)
+    return jax.lax.scan(step, start, jnp.arange(spec.length))[0]
+
 
 @dataclasses.dataclass(frozen=True)
-class Distinct:
+class Distinct(Rule):
     """A rule: within each set of positions, no choice is taken twice.
 
     Covers two distinct inputs of a node, and levels that are used once (NAS-FPN).
@@ -250,11 +279,17 @@ class DecisionSpec:
     # ---- random draws ---------------------------------------------------------------
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draws int32[T]: each decision uniform over the choices its prefix allows."""
+        """Draws int32[T]: each decision among the choices that its prefix allows.
+
+        They are equally likely, unless the rule has a `Rule.prior`.
+        """
+
+        rule = self.rule
 
         def step(prefix, inputs):
             key, t = inputs
-            logits = jnp.where(self.legal(prefix, t), 0.0, -jnp.inf)
+            prior = jnp.ones(()) if rule is None else rule.prior(self, prefix, t)
+            logits = jnp.where(self.legal(prefix, t), jnp.log(prior), -jnp.inf)
             return prefix.at[t].set(jax.random.categorical(key, logits)), None
 
         keys = jax.random.split(key, self.length)
@@ -335,7 +370,10 @@ class DecisionSpec:
         }
 
     def derive(self, weights: Mapping[str, jax.Array]) -> jax.Array:
-        """Decodes relaxed weights: the heaviest legal choice of each decision in turn.
+        """Decodes relaxed weights, traceable.
+
+        A rule may have its own way, `Rule.derive`; without one, the heaviest legal
+        choice of each decision in turn, the first of several that are equal.
 
         Args:
           weights: as `relaxed`.
@@ -348,12 +386,9 @@ class DecisionSpec:
             width = self.relaxed[group][1]
             table = table.at[jnp.array(members), :width].set(weights[group])
 
-        def step(prefix, t):
-            row = jnp.where(self.legal(prefix, t), table[t], -jnp.inf)
-            return prefix.at[t].set(jnp.argmax(row).astype(jnp.int32)), None
-
-        start = jnp.zeros(self.length, jnp.int32)
-        return jax.lax.scan(step, start, jnp.arange(self.length))[0]
+        return (
+            greedy(self, table) if self.rule is None else self.rule.derive(self, table)
+        )
 
     # ---- readable form --------------------------------------------------------------
 

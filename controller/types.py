@@ -51,6 +51,8 @@ class Strategy(NamedTuple):
         are driven from the host, one seed after the other.
       alive: ``(state) -> int32[...]``, the trials whose weights may still be inherited;
         None where no proposal has a parent.
+      relaxed: whether it proposes relaxed weights, one set at a time, and learns from
+        the gradient of the loss with respect to them.
     """
 
     init: Callable[[Key], Any]
@@ -59,6 +61,7 @@ class Strategy(NamedTuple):
     best: Callable[[Key, Any, int], jax.Array]
     traceable: bool = True
     alive: Callable[[Any], jax.Array] | None = None
+    relaxed: bool = False
 
 
 class Execution(NamedTuple):
@@ -123,6 +126,7 @@ class Evaluator(NamedTuple):
       keep: ``(state, trials) -> state``, forgets the weights of all other trials; None
         for an evaluator of weights that no child inherits.  One that has it is not
         traceable.
+      gradients: whether trials of relaxed proposals hold d loss / d relaxed weights.
     """
 
     data: Any
@@ -133,6 +137,7 @@ class Evaluator(NamedTuple):
     invalid: str = "its loss is not finite"
     execution: Execution = Execution()
     keep: Callable[[Any, Any], Any] | None = None
+    gradients: bool = False
 
 
 def no_improvement(
@@ -144,3 +149,16 @@ def no_improvement(
     """
     del data
     return state, {"loss": jnp.float32(0), "decisions": propose(key, 1).decisions[0]}
+
+
+def check_gradients(strategy: Strategy, evaluator: Evaluator) -> None:
+    """Refuses a relaxed strategy beside an evaluator that only gives rewards.
+
+    Raises:
+      ValueError: with what each of them needs and gives.
+    """
+    if strategy.relaxed and not evaluator.gradients:
+        raise ValueError(
+            "this strategy learns from gradients of relaxed weights; this evaluator "
+            "gives rewards only; take the evaluator 'relaxed'"
+        )

@@ -7,6 +7,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from child_models.data import load
 from child_models.evaluators.from_scratch import from_scratch
 from child_models.evaluators.inherited import inherited
+from child_models.evaluators.relaxed import relaxed
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.evaluators.tabular import tabular
 from child_models.placement import AXIS, Placement, placement
@@ -48,6 +50,7 @@ from launch.settings import (
 EVALUATORS = {
     "from_scratch": from_scratch,
     "inherited": inherited,
+    "relaxed": relaxed,
     "shared_weights": shared_weights,
     "tabular": tabular,
 }
@@ -70,7 +73,7 @@ _PLAIN = {
 # Arguments that come from other sections.
 _GIVEN = {
     "space": {"classes", "dtype"},
-    "strategy": {"spec"},
+    "strategy": {"spec", "steps_per_round"},
     "evaluator": {"space", "task", "dataset", "mesh"},
     "task": {"classes"},
     "schedule": {"rounds"},
@@ -236,7 +239,7 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
     _check_kind(config, space)
-    strategy = _call(config, "strategy", spec=space.spec)
+    strategy = _build_strategy(config, space)
     elsewhere = config.evaluator.get("executor") == "ray"  # on devices of its own
     mesh = None if elsewhere else build_mesh(train.devices)
     evaluator = _call(
@@ -297,6 +300,14 @@ def _check_kind(config: ConfigDict, space: Space) -> None:
             f"config.strategy.name is {config.strategy.name!r}, which cannot search "
             f"config.space.name={config.space.name}; able are: {', '.join(able)}"
         )
+
+
+def _build_strategy(config: ConfigDict, space: Space) -> Strategy:
+    given: dict[str, Any] = {"spec": space.spec}
+    factory = STRATEGIES[config.strategy.name]
+    if "steps_per_round" in inspect.signature(factory).parameters:
+        given["steps_per_round"] = max(1, config.schedule.policy_steps)
+    return _call(config, "strategy", **given)
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

@@ -27,6 +27,7 @@ from child_models.tables import Table, read_table, rows_of
 from controller.budget import Budget, History, many_searches
 from controller.spec import DecisionSpec
 from controller.strategies import STRATEGIES
+from controller.types import Evaluator, check_gradients
 from launch import command, curves
 from launch.build import resolve_named
 from launch.command import UserError, user_errors
@@ -108,7 +109,7 @@ def resolve(config: Mapping[str, Any]) -> ConfigDict:
         samples = options.pop("samples", 1)
         if not isinstance(samples, int) or samples < 1:
             raise UserError(f"{where}.samples is {samples!r}; it must be 1 or more")
-        checked = resolve_named(where, options, STRATEGIES, {"spec"})
+        checked = resolve_named(where, options, STRATEGIES, {"spec", "steps_per_round"})
         filled["strategies"][name] = checked | {"samples": samples}
     return ConfigDict(filled).lock()
 
@@ -153,7 +154,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     with user_errors("config"):
         for evaluator in evaluators.values():
             budget.check(float(evaluator.data["cost"].max()))
-    built = _strategies(config, spec)
+    built = _strategies(config, spec, next(iter(evaluators.values())))
     digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
     keys = jax.vmap(jax.random.key)(np.arange(chosen.seeds) + chosen.seed)
@@ -257,12 +258,15 @@ def _ceilings(table: Table, targets: Mapping[str, list[str]]) -> dict[str, Any]:
     return rows
 
 
-def _strategies(config: ConfigDict, spec: DecisionSpec) -> dict[str, Any]:
+def _strategies(
+    config: ConfigDict, spec: DecisionSpec, evaluator: Evaluator
+) -> dict[str, Any]:
     built = {}
     for name, options in config.strategies.to_dict().items():
         samples, factory = options.pop("samples"), STRATEGIES[options.pop("name")]
         with user_errors(f"config.strategies.{name}"):
             built[name] = factory(spec, **options), samples
+            check_gradients(built[name][0], evaluator)
     return built
 
 

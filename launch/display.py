@@ -113,7 +113,11 @@ def describe(record: dict[str, Any], best: float | None, left: float) -> str:
         parts.append(reward)
     if record["entropy"] is not None:
         parts.append(f"entropy {record['entropy']:.1f}")
-    if record["distinct"] is not None:
+    if record.get("alpha_entropy") is not None:
+        entropy, changes = record["alpha_entropy"], record["changes"]
+        parts.append(f"alpha entropy {entropy:.2f}  skips {record['skips']:.0f}")
+        parts.append(f"changes {changes:.0f}")
+    elif record["distinct"] is not None:
         parts.append(f"distinct {record['distinct']:.0%}")
     if record["child_loss"] is not None:
         parts.append(f"loss {record['child_loss']:.2f}")
@@ -158,4 +162,6 @@ def _scalars(record: dict[str, Any]) -> dict[str, float]:
         for name, value in record.items()
         if isinstance(value, float)
     }
+    rows = record.get("row_entropy") or {}
+    scalars |= {f"alpha_entropy/{name}": value for name, value in rows.items()}
     return scalars | {f"op/{op}": share for op, share in record["op_histogram"].items()}

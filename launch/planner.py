@@ -68,9 +68,10 @@ class Planner:
         seconds = 0.0
         for r in range(round, self._rounds):
             child_steps, policy_steps = self._counts(r)
-            if r == round:
-                policy_steps = min(policy_steps, child_steps + policy_steps - tick)
-                child_steps = max(0, child_steps - tick)
+            if r == round and tick:
+                phase = self._schedule.phase(r)
+                policy_steps = sum(map(phase.learns, range(tick, phase.ticks)))
+                child_steps = phase.ticks - tick - policy_steps
             seconds += child_steps * child + policy_steps * policy
         return seconds
 
@@ -81,7 +82,7 @@ class Planner:
     def _kinds(self, round: int, tick: int) -> Iterator[bool]:
         """Whether the policy learns, for each tick from a position on."""
         while round < self._rounds:
-            child_steps, policy_steps = self._counts(round)
-            for t in range(tick, child_steps + policy_steps):
-                yield t >= child_steps
+            phase = self._schedule.phase(round)
+            for t in range(tick, phase.ticks):
+                yield phase.learns(t)
             round, tick = round + 1, 0

@@ -17,6 +17,7 @@ from controller.loop import Log, Schedule
 from controller.spec import DecisionSpec
 from launch.store import Row
 
+MOST_SKIPS = 0.5  # of the ops that relaxed weights derive to
 IDLE_OPS = frozenset({"none", "skip_connect", "identity"})
 
 Record = dict[str, Any]
@@ -26,6 +27,12 @@ round, warm_up: its number, and whether only weights were trained
 scored, distinct: architectures scored, and the share of different ones among them
 reward_mean, reward_max: over valid trials; None where none was scored, as all below
 baseline, entropy: the policy's, at the end and on average (nats an architecture)
+alpha_entropy: of relaxed weights at the end (nats), mean over rows; as all of these,
+    None where a strategy is not relaxed
+row_entropy: the same of each row
+skips, changes: skip connections of the derived architecture at the end, and how often
+    one of its decisions changed
+derived_skip_share: share of them among its ops, on average
 op_histogram: share of each op among the decisions of group "op"
 skip_share: share of "yes" among skip decisions; None where the space has none
 child_loss, child_accuracy: means over the child steps, on training batches
@@ -81,8 +88,7 @@ class Rounds:
             self._rows["seconds"] += seconds / count
             self._rows["ticks"] += 1
             round = int(log.round[i])
-            phase = self._schedule.phase(round)
-            if self._rows["ticks"] == phase.child_steps + phase.policy_steps:
+            if self._rows["ticks"] == self._schedule.phase(round).ticks:
                 records.append(self._record(round))
                 self._rows = _empty()
         return trials, records
@@ -133,6 +139,7 @@ class Rounds:
             "reward_max": max(rewards, default=None),
             "baseline": (rows["policy"].get("baseline") or [None])[-1],
             "entropy": _mean(rows["policy"].get("entropy", [])),
+            **_relaxed(rows["policy"]),
             "op_histogram": op_histogram(self._spec, decisions),
             "skip_share": _skip_share(self._spec, decisions),
             "child_loss": _mean(rows["child"].get("loss", [])),
@@ -140,6 +147,24 @@ class Rounds:
             "seconds": rows["seconds"],
             "steps_per_second": rows["ticks"] / max(rows["seconds"], 1e-9),
         }
+
+
+def _relaxed(policy: Mapping[str, list[float]]) -> dict[str, Any]:
+    """What a round's record says of relaxed weights."""
+    names = ("alpha_entropy", "skips")
+    last = {name: (policy.get(name) or [None])[-1] for name in names}
+    prefix = "alpha_entropy/"
+    rows = {
+        name.removeprefix(prefix): values[-1]
+        for name, values in policy.items()
+        if name.startswith(prefix)
+    }
+    return {
+        **last,
+        "row_entropy": rows or None,
+        "derived_skip_share": _mean(policy.get("skip_share", [])),
+        "changes": math.fsum(policy["changes"]) if "changes" in policy else None,
+    }
 
 
 def _cost(objectives: list[float]) -> float | str:
@@ -168,17 +193,22 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     """Whether the policy of a round has collapsed.
 
     It has where its entropy is below 2 % of the uniform policy's, where nearly all
-    samples are equal, or where ops that compute nothing (or skips) take over.
+    samples are equal, or where ops that compute nothing (or skips) take over.  Relaxed
+    weights have where most ops of the architecture that they derive to are skips.
 
     Args:
       spec: of the space.
-      record: of a round in which a policy learnt; what has no entropy is none, and
+      record: of a round in which a policy learnt; what has neither entropy is none, and
         warm-up never collapses.
 
     Returns:
       None, or {"round", "reason", "advice"}.
     """
-    if record["warm_up"] or not record["scored"] or record["entropy"] is None:
+    if record["warm_up"] or not record["scored"]:
+        return None
+    if record.get("alpha_entropy") is not None:
+        return _skips_take_over(record)
+    if record["entropy"] is None:
         return None
     uniform = sum(math.log(n) for n in spec.num_choices)
     entropy, distinct = record["entropy"], record["distinct"]
@@ -201,6 +231,18 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     else:
         return None
     return {"round": record["round"], "reason": reason, "advice": advice}
+
+
+def _skips_take_over(record: Record) -> dict[str, Any] | None:
+    share = record["derived_skip_share"]
+    if share <= MOST_SKIPS:
+        return None
+    return {
+        "round": record["round"],
+        "reason": f"{share:.0%} of the derived ops are skips",
+        "advice": "cap them as P-DARTS does (strategy.name=p_darts, max_skips), or "
+        "stop early (fewer train.rounds)",
+    }
 
 
 def _uniform_idle(spec: DecisionSpec) -> float:

@@ -32,6 +32,7 @@ def main() -> None:
 
 _MEASURED = {
     "shared_weights": ", measured with shared weights",
+    "relaxed": ", measured in the relaxed supernet",
     "from_scratch": ", measured after a short training in the search form",
 }
 

@@ -2,53 +2,30 @@
 
 ENAS, Pham et al. 2018 (https://arxiv.org/abs/1802.03268), section 2.2; SPOS, Guo et al.
 2020, for recalibrated statistics.  A loss or gradient that is not finite makes the
-reported loss NaN, and a score whose loss is not finite is NaN, so that neither is taken
-for a bad architecture.
+reported loss NaN.
 
 Shapes: B images a training step, S a scoring batch, n architectures, T decisions.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
-from child_models.data.augment import augmentation
-from child_models.data.batches import Batches, BatchState, sum_over_split
-from child_models.data.preprocess import preprocess
+from child_models.evaluators.supernet import Scores, check_known, supernet
 from child_models.ops.normalization import MOMENTUM
-from child_models.optimizer import (
-    cosine_restarts,
-    nan_unless_finite,
-    nesterov_sgd,
-)
+from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
 from child_models.per_device import Gradient, per_device
 from child_models.placement import placement
+from child_models.several import several
 from child_models.types import Dataset, Space, Task, check_sampled
 from controller.types import Evaluator, Trial
 
 BATCH_NORMS = ("batch", "recalibrated")
 REWARD_BATCHES = ("shared", "fresh")
-ARCHITECTURES_PER_STEP = (1, "per_device")
-REWARDS: dict[str, Callable[[dict[str, jax.Array]], jax.Array]] = {
-    "accuracy": lambda scores: scores["accuracy"],
-    "negative_loss": lambda scores: -scores["loss"],
-}
-
-
-@flax.struct.dataclass
-class SharedState:
-    """What training shared weights changes."""
-
-    params: Any
-    opt_state: Any
-    train: BatchState  # position in the training split
-    validation: BatchState  # position in the validation split
+PER_DEVICE = "per_device"
 
 
 def shared_weights(
@@ -58,7 +35,7 @@ def shared_weights(
     *,
     batch_size: int = 64,
     reward_batch_size: int = 64,
-    reward: str | Callable[[dict[str, jax.Array]], jax.Array] = "accuracy",
+    reward: str | Callable[[Scores], jax.Array] = "accuracy",
     reward_batch: str = "shared",
     batch_norm: str = "batch",
     calibration_batches: int = 4,
@@ -71,6 +48,7 @@ def shared_weights(
     clip_norm: float | None = 5.0,
     unsampled: str = "frozen",
     architectures_per_step: int | str = 1,
+    likelihood_temperature: float | None = None,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -98,10 +76,12 @@ def shared_weights(
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "frozen" or "decay", what happens to weights a step did not sample.
-      architectures_per_step: 1: a training step trains one architecture on its batch,
-        with statistics of all of it; "per_device": each device trains one of its own
-        on its part of the batch, with statistics of that part, and the gradients are
-        averaged.
+      architectures_per_step: a number: a training step trains so many on its batch,
+        one after another, with statistics of all of it; "per_device": each device
+        trains one of its own on its part of the batch, with statistics of that part.
+        Gradients are averaged.
+      likelihood_temperature: where a step trains several, their gradients have weights
+        softmax(-loss / temperature), as in PARSEC; None for equal ones.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -115,9 +95,9 @@ def shared_weights(
         larger than its split or not a multiple of the devices.
     """
     check_sampled("training shared weights", space)
-    _check("reward_batch", reward_batch, REWARD_BATCHES)
-    _check("batch_norm", batch_norm, BATCH_NORMS)
-    _check("architectures_per_step", architectures_per_step, ARCHITECTURES_PER_STEP)
+    check_known("reward_batch", reward_batch, REWARD_BATCHES)
+    check_known("batch_norm", batch_norm, BATCH_NORMS)
+    _check_several(architectures_per_step, likelihood_temperature)
     if calibration_batches < 1:
         raise ValueError(
             f"evaluator.calibration_batches is {calibration_batches}; "
@@ -128,55 +108,36 @@ def shared_weights(
             "evaluator.batch_norm='recalibrated' needs running statistics, which the "
             "search form of this space does not keep; take 'batch'"
         )
-    if not callable(reward):
-        _check("reward", reward, REWARDS)
-        reward = REWARDS[reward]
-    train = Batches(len(dataset.train.labels), batch_size)
-    validation = Batches(
-        len(dataset.validation.labels), reward_batch_size, split="validation"
-    )
-    scale = preprocess(dataset)
-    augment = augmentation(pad=pad, flip=flip, cutout=cutout)
-    module = space.module("search")
     period = max(1, restart_epochs * (len(dataset.train.labels) // batch_size))
-    optimizer = nesterov_sgd(
+    optimizer = sgd(
         cosine_restarts(learning_rate, min_learning_rate, period, restart_factor),
         momentum=momentum,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         unsampled=unsampled,
     )
-    place = placement(mesh)
-    place.check("batch_size", batch_size)
-    place.check("reward_batch_size", reward_batch_size)
-    data = place.put({"train": dataset.train, "validation": dataset.validation})
-
-    def init(key, data):
-        weights_key, sample_key, train_key, validation_key = jax.random.split(key, 4)
-        choices = space.bind(space.spec.sample(sample_key))
-        x = jnp.zeros((2, *data["train"].images.shape[1:]))
-        params = module.init(weights_key, choices, x, True)["params"]
-        state = SharedState(
-            params,
-            optimizer.init(params),
-            train.init(train_key),
-            validation.init(validation_key),
-        )
-        return place.copy(state)
-
-    def forward(params, decisions, images, rngs=None):
-        return module.apply(
-            {"params": params}, space.bind(decisions), images, True, rngs=rngs
-        )
+    net = supernet(
+        space,
+        task,
+        dataset,
+        optimizer,
+        space.bind,
+        batch_size=batch_size,
+        reward_batch_size=reward_batch_size,
+        reward=reward,
+        pad=pad,
+        flip=flip,
+        cutout=cutout,
+        mesh=mesh,
+    )
 
     def gradient(place, keys, params, split, indices, decisions):
         augment_key, dropout_key = keys
-        indices = place.split(indices)
-        images = place.split(augment(augment_key, scale(split.images[indices])))
-        labels = split.labels[indices]
+        images, labels = net.train_batch(place, augment_key, split, indices)
 
         def loss_fn(params):
-            logits = forward(params, decisions[0], images, {"dropout": dropout_key})
+            rngs = {"dropout": dropout_key}
+            logits = net.forward(params, space.bind(decisions[0]), images, rngs)
             return task.loss(logits, labels).mean(), logits
 
         (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -187,63 +148,48 @@ def shared_weights(
         }
         return Gradient(grads, metrics, decisions[0])
 
-    if architectures_per_step == 1 or place.devices == 1:
-        architectures, gradients = 1, partial(gradient, place)
-    else:  # a device's part of the batch is not split further
-        architectures = place.devices
-        gradients = per_device(mesh, partial(gradient, placement(None)))
+    architectures, gradients = architectures_per_step, partial(gradient, net.place)
+    if architectures == PER_DEVICE:
+        architectures = net.place.devices
+        if architectures > 1:  # a device's part of the batch is not split further
+            gradients = per_device(mesh, partial(gradient, placement(None)))
+    elif architectures > 1:
+        gradients = several(gradients, likelihood_temperature)
 
     def improve(key, state, data, propose):
         propose_key, *keys = jax.random.split(key, 3)
         decisions = propose(propose_key, architectures).decisions
-        indices, position = train.next(state.train)
+        indices, position = net.train.next(state.train)
         grads, metrics, decisions = gradients(
             keys, state.params, data["train"], indices, decisions
         )
-        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, steps)
-        state = state.replace(params=params, opt_state=opt_state, train=position)
-        return state, metrics | {"decisions": decisions}
+        return net.step(state, grads, position), metrics | {"decisions": decisions}
 
     def logits_of(params, data, decisions, images):
+        choices = space.bind(decisions)
         if batch_norm == "batch":
-            return forward(params, decisions, images)
-        stats = _recalibrate(
-            module, space.bind(decisions), params, _calibration(data["train"])
-        )
+            return net.forward(params, choices, images)
+        stats = _recalibrate(net.module, choices, params, _calibration(data["train"]))
         variables = {"params": params, "batch_stats": stats}
-        return module.apply(variables, space.bind(decisions), images, False)
+        return net.module.apply(variables, choices, images, False)
 
     def _calibration(split):
         count = min(calibration_batches, len(split.labels) // batch_size)
         images = split.images[: count * batch_size]
-        return scale(images).reshape(count, batch_size, *images.shape[1:])
-
-    def measure(params, data, decisions, indices, weight):
-        """Weighted sums of loss and metric over one batch of the validation split."""
-        split, indices = data["validation"], place.split(indices)
-        images = place.split(scale(split.images[indices]))
-        logits = logits_of(params, data, decisions, images)
-        labels = split.labels[indices]
-        loss = jnp.sum(task.loss(logits, labels) * weight)
-        return {"accuracy": jnp.sum(task.metric(logits, labels) * weight), "loss": loss}
-
-    def reward_of(scores):
-        return jnp.where(jnp.isfinite(scores["loss"]), reward(scores), jnp.nan)
+        return net.scale(images).reshape(count, batch_size, *images.shape[1:])
 
     def evaluate(key, state, data, proposal):
         del key  # scoring draws nothing
-        shared, after_shared = validation.next(state.validation)
+        shared, after_shared = net.validation.next(state.validation)
 
         def one(position, decisions):
             if reward_batch == "shared":
                 indices = shared
             else:
-                indices, position = validation.next(position)
-            ones = jnp.full(reward_batch_size, 1 / reward_batch_size)
-            return position, reward_of(
-                measure(state.params, data, decisions, indices, ones)
-            )
+                indices, position = net.validation.next(position)
+            mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
+            logits = partial(logits_of, state.params, data, decisions)
+            return position, net.reward_of(net.measure(logits, data, indices, mean))
 
         position, rewards = jax.lax.scan(one, state.validation, proposal.decisions)
         position = after_shared if reward_batch == "shared" else position
@@ -251,21 +197,30 @@ def shared_weights(
         return state.replace(validation=position), Trial(proposal, rewards, valid)
 
     def score(state, data, decisions):
-        total = len(dataset.validation.labels)
-        sums = sum_over_split(
-            total,
-            reward_batch_size,
-            partial(measure, state.params, data, decisions),
-        )
-        return reward_of(jax.tree.map(lambda s: s / total, sums))
+        return net.score(partial(logits_of, state.params, data, decisions), data)
 
-    return Evaluator(data, init, improve, evaluate, score)
+    return Evaluator(net.data, net.init, improve, evaluate, score)
 
 
-def _check(name, value, known):
-    if value not in known:
+def _check_several(architectures, temperature):
+    if architectures != PER_DEVICE and (
+        not isinstance(architectures, int) or architectures < 1
+    ):
         raise ValueError(
-            f"evaluator.{name} is {value!r}; known: {', '.join(map(str, known))}"
+            f"evaluator.architectures_per_step is {architectures!r}; it must be 1 or "
+            f"more, or {PER_DEVICE!r}"
+        )
+    if temperature is None:
+        return
+    if not temperature > 0:
+        raise ValueError(
+            f"evaluator.likelihood_temperature is {temperature}; it must be positive, "
+            "or none"
+        )
+    if architectures in (1, PER_DEVICE):
+        raise ValueError(
+            f"evaluator.likelihood_temperature is {temperature}; "
+            f"architectures_per_step={architectures!r} leaves nothing to weigh"
         )
 
 

@@ -148,3 +148,23 @@ def _avg_pool_bwd(size, window, image, _, cotangent):
 
 
 _avg_pool.defvjp(_avg_pool_fwd, _avg_pool_bwd)
+
+
+# ---- 2x2 ----------------------------------------------------------------------------
+
+
+def halve(x: jax.Array, kind: str) -> jax.Array:
+    """2x2 pool of stride 2; at an odd edge, of the pixels that are there.
+
+    Args:
+      x: ``[B, H, W, C]``.
+      kind: "max" or "avg".
+
+    Returns:
+      ``[B, ceil(H / 2), ceil(W / 2), C]``.
+    """
+    b, h, w, c = x.shape
+    if h % 2 or w % 2:
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    windows = x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+    return {"max": jnp.max, "avg": jnp.mean}[kind](windows, axis=(2, 4))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from child_models.spaces import amoeba_cell as _amoeba_cell
+from child_models.spaces import darts as _darts
 from child_models.spaces import enas_macro as _enas_macro
 from child_models.spaces import enas_micro as _enas_micro
 from child_models.spaces import genetic_cnn as _genetic_cnn
@@ -15,6 +16,7 @@ from child_models.types import Published, Space
 
 SPACES: dict[str, Callable[..., Space]] = {
     "amoeba_cell": _amoeba_cell.amoeba_cell,
+    "darts": _darts.darts,
     "enas_macro": _enas_macro.enas_macro,
     "enas_micro": _enas_micro.enas_micro,
     "genetic_cnn": _genetic_cnn.genetic_cnn,

@@ -17,11 +17,12 @@ import numpy as np
 
 from child_models.choice import bind_all
 from child_models.shared_params import extract
+from child_models.spaces.darts_spec import pair_decisions
 from child_models.spaces.enas_micro_final import FinalNet
 from child_models.spaces.enas_micro_search import SearchNet
 from child_models.spaces.enas_text import MICRO_CODEC
 from child_models.types import Published, Space
-from controller.spec import Decision, DecisionSpec
+from controller.spec import DecisionSpec
 
 OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
 
@@ -33,22 +34,6 @@ def paper_size(nodes: int) -> int:
     ``(5^(2 nodes) * (nodes + 1)!^2)^2``.
     """
     return (len(OPS) * math.factorial(nodes)) ** 4
-
-
-def _decisions(nodes: int) -> tuple[Decision, ...]:
-    decisions = []
-    for c, cell in enumerate(("normal", "reduce")):
-        for i in range(nodes):
-            node = c * nodes + i
-            targets = (-2, -1, *range(c * nodes, node))
-            states = tuple(map(str, range(i + 2)))
-            for side in ("left", "right"):
-                name = f"{cell}/{i + 2}"
-                decisions += [
-                    Decision(f"{name}/input_{side}", states, "input", node, targets),
-                    Decision(f"{name}/op_{side}", OPS, "op", node),
-                ]
-    return tuple(decisions)
 
 
 def enas_micro(
@@ -83,7 +68,7 @@ def enas_micro(
             raise ValueError(f"enas_micro: {name} is {value}; it must be at least 1")
     if not 0 <= dropout < 1:
         raise ValueError(f"enas_micro: dropout is {dropout}; it must be in [0, 1)")
-    spec = DecisionSpec(_decisions(nodes), codec=MICRO_CODEC)
+    spec = DecisionSpec(pair_decisions(nodes, OPS), codec=MICRO_CODEC)
     common = {
         "classes": classes,
         "channels": channels,
@@ -129,6 +114,6 @@ PUBLISHED = {  # scripts/cifar10_micro_final.sh of the authors' code
             "aux_head": True,
         },
         (32, 32, 3),
-        DecisionSpec(_decisions(5), codec=MICRO_CODEC).decode(_FIXED_ARC),
+        DecisionSpec(pair_decisions(5, OPS), codec=MICRO_CODEC).decode(_FIXED_ARC),
     )
 }

@@ -5,14 +5,16 @@ of the reduction cell.  A macro arc has ``op bit ... bit`` of each layer, one bi
 each earlier layer.  Spaces, commas, bars, brackets and line breaks separate numbers.
 """
 
-import ast
-import itertools
 import re
 from collections.abc import Sequence
 
+from child_models.genotype import (
+    GENOTYPE_CELLS,
+    Genotype,
+    read_genotype,
+    write_genotype,
+)
 from controller.spec import JSON_CODEC, Codec, DecisionSpec
-
-CELLS = ("normal", "reduce")
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -75,23 +77,23 @@ def genotype(spec: DecisionSpec, decisions: Sequence[int]) -> str:
     decisions, half = spec.validate(decisions), spec.length // 2
     ops = spec.decisions[1].choices
     fields = []
-    for name, cell in zip(CELLS, (decisions[:half], decisions[half:]), strict=True):
-        pairs = [(ops[op], i) for i, op in zip(cell[0::2], cell[1::2], strict=True)]
-        fields += [f"{name}={pairs}", f"{name}_concat={loose_ends(cell)}"]
-    return f"Genotype({', '.join(fields)})"
+    for cell in (decisions[:half], decisions[half:]):
+        pairs = zip(cell[0::2], cell[1::2], strict=True)
+        fields += [tuple((ops[op], i) for i, op in pairs), loose_ends(cell)]
+    return write_genotype(Genotype(*fields))
 
 
 def _decode_genotype(spec, text):
-    fields = _genotype_fields(text)
+    found = read_genotype(text)
     ops = spec.decisions[1].choices
     decisions: list[int] = []
-    for name in CELLS:
+    for name in GENOTYPE_CELLS:
+        pairs, concat = found.cell(name)
         cell: list[int] = []
-        for op, state in _pairs(fields[name]):
+        for op, state in pairs:
             if op not in ops:
                 raise ValueError(f"operation {op!r} must be one of: {', '.join(ops)}")
             cell += [state, ops.index(op)]
-        concat = fields.get(f"{name}_concat")
         if concat is not None and sorted(concat) != loose_ends(cell):
             raise ValueError(
                 f"{name}_concat is {list(concat)}; this space concatenates the states"
@@ -99,33 +101,6 @@ def _decode_genotype(spec, text):
             )
         decisions += cell
     return _counted(spec, decisions, "(op, state) twice a node, in both cells")
-
-
-def _genotype_fields(text):
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        fields = {k.arg: _literal(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"not a Genotype(...): {text[:80]!r}") from error
-    if missing := [name for name in CELLS if name not in fields]:
-        raise ValueError(f"the Genotype lacks {', '.join(missing)}")
-    return fields
-
-
-def _literal(node):
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
-        return list(range(*map(ast.literal_eval, node.args)))
-    return ast.literal_eval(node)
-
-
-def _pairs(cell):
-    """The (op, state) pairs of a cell, which some codes nest by node."""
-    try:
-        if cell and not isinstance(cell[0][0], str):
-            cell = list(itertools.chain.from_iterable(cell))
-        return [(str(op), int(state)) for op, state in cell]
-    except (TypeError, ValueError, IndexError) as error:
-        raise ValueError("a Genotype's cell lists pairs (op, state)") from error
 
 
 MICRO_CODEC = Codec(_encode_arc, _decode_micro)

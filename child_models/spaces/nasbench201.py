@@ -28,6 +28,7 @@ from child_models.choice import Choice, bind_all, choose, is_fixed
 from child_models.ops.drop_path import drop_path as drop_paths
 from child_models.ops.layers import Conv, Dense, Identity, Pool, ReLUConvBN, Zero
 from child_models.ops.normalization import BatchNorm
+from child_models.ops.pooling import halve
 from child_models.shared_params import extract
 from child_models.types import Published, Space
 from controller.spec import Codec, Decision, DecisionSpec
@@ -164,15 +165,7 @@ class ResidualBlock(nn.Module):
         y = make(strides=2, name="conv_a")(x)
         y = make(name="conv_b")(y)
         shortcut = Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")
-        return y + shortcut(_halve(x))
-
-
-def _halve(x: jax.Array) -> jax.Array:
-    """2x2 average pool of stride 2; at an odd edge, of the pixels that are there."""
-    b, h, w, c = x.shape
-    if h % 2 or w % 2:
-        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-    return x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c).mean((2, 4))
+        return y + shortcut(halve(x, "avg"))
 
 
 class Network(nn.Module):

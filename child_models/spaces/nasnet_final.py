@@ -202,22 +202,32 @@ class FinalCell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier: 5x5 average pool of stride 3, 1x1 to 128, whole map to 768.
+    """A second classifier: 5x5 average pool, 1x1 to 128, whole map to 768.
 
     Maps smaller than the window are pooled whole.
+
+    Attributes:
+      classes: number of classes.
+      train: whether batch norm uses the statistics of the batch.
+      strides: of the pool.
+      last_norm: whether batch norm follows the last convolution, as the first.
     """
 
     classes: int
     train: bool
+    strides: int = 3
+    last_norm: bool = True
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         window = tuple(min(5, size) for size in x.shape[1:3])
-        x = nn.avg_pool(nn.relu(x), window, strides=(3, 3))
-        for features, kernel in ((128, (1, 1)), (768, x.shape[1:3])):
-            x = Conv(features, kernel, padding="valid", dtype=self.dtype)(x)
-            x = nn.relu(BatchNorm(self.train, dtype=self.dtype)(x))
+        x = nn.avg_pool(nn.relu(x), window, strides=(self.strides, self.strides))
+        x = Conv(128, (1, 1), dtype=self.dtype)(x)
+        x = nn.relu(BatchNorm(self.train, dtype=self.dtype)(x))
+        x = Conv(768, x.shape[1:3], padding="valid", dtype=self.dtype)(x)
+        x = BatchNorm(self.train, dtype=self.dtype)(x) if self.last_norm else x
+        x = nn.relu(x)
         return Dense(self.classes, dtype=self.dtype)(x.reshape(x.shape[0], -1))
 
 

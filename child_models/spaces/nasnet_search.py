@@ -14,14 +14,12 @@ child is unrolled, and `unstack` cuts its weights out.
 """
 
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from child_models.choice import Choice, Weighted, choose, indicator, pick
 from child_models.genotype import Block, unused_states
@@ -36,6 +34,7 @@ from child_models.spaces.nasnet_final import (
 )
 from child_models.spaces.nasnet_ops import IDENTITY, OPS, combiners, operation
 from child_models.spaces.nasnet_spec import Cells, is_fixed_cell
+from child_models.spaces.repeated import repeat, stack
 
 
 class Common(NamedTuple):
@@ -51,53 +50,6 @@ class Common(NamedTuple):
     def norm(self) -> dict[str, Any]:
         """Arguments of the layers that end in batch norm."""
         return {"train": self.train, "affine": self.affine, "dtype": self.dtype}
-
-
-# ---- lifted repetition --------------------------------------------------------------
-
-
-def _stack(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _repeat(step, name, common, carry, xs):
-    """Runs modules ``(carry, x) -> (carry, y)`` of one kind in turn.
-
-    Where ``xs`` is a list they are unrolled, with a name each, and the y's are a list;
-    else one lifted scan runs over its leading axis, which the weights have too.
-    """
-    if isinstance(xs, list):
-        ys = []
-        for i, x in enumerate(xs):
-            carry, y = step(common, name=f"{name}_{i}")(carry, x)
-            ys.append(y)
-        return carry, ys
-    lifted = nn.scan(
-        step,
-        variable_axes={"params": 0, "batch_stats": 0},
-        split_rngs={"params": True, "dropout": True},
-        check_constancy_invariants=False,  # which would trace the body once more
-    )
-    return lifted(common, name=name)(carry, xs)
-
-
-_STEP = re.compile(r"(cells|blocks|sides)_(\d+)")
-
-
-def unstack(shared: Any, wanted: Any) -> Any:
-    """Cuts a fixed child's variables out of shared ones, trees of one collection.
-
-    The child's ``cells_1/blocks_3/sides_0/...`` is ``cells/blocks/sides/...[1, 3, 0]``.
-    A cell of fewer blocks has the first of an output's kernels.
-    """
-    shared = traverse_util.flatten_dict(shared)
-    child = {}
-    for path, leaf in traverse_util.flatten_dict(wanted).items():
-        steps = [_STEP.fullmatch(part) for part in path]
-        source = tuple(m[1] if m else p for m, p in zip(steps, path, strict=True))
-        found = shared[source][tuple(int(m[2]) for m in steps if m)]
-        child[path] = found[: leaf.shape[0]]
-    return traverse_util.unflatten_dict(child)
 
 
 # ---- a cell -------------------------------------------------------------------------
@@ -141,8 +93,8 @@ class SearchBlock(nn.Module):
             (pick(state, states), op)
             for state, op in zip(block.inputs, block.ops, strict=True)
         ]
-        xs = xs if isinstance(states, list) else _stack(xs)
-        _, (left, right) = _repeat(Side, "sides", self.common, drop, xs)
+        xs = xs if isinstance(states, list) else stack(xs)
+        _, (left, right) = repeat(Side, "sides", self.common, drop, xs)
         combine = combiners(**self.common.norm)
         combiner = 0 if block.combiner is None else block.combiner
         out = choose(combiner, combine, left, right, name="combine")
@@ -174,7 +126,7 @@ class Output(nn.Module):
 class SearchCell(nn.Module):
     """One cell: ``((current, previous), (blocks, returned, drop)) -> (next, None)``.
 
-    ``blocks`` is what `_repeat` takes: a list of numbered blocks, or stacked ones.
+    ``blocks`` is what `repeat` takes: a list of numbered blocks, or stacked ones.
     """
 
     common: Common
@@ -186,7 +138,7 @@ class SearchCell(nn.Module):
         if not isinstance(blocks, list):
             empty = [jnp.zeros_like(states[0])] * (len(returned) - 2)
             states = jnp.stack([*states, *empty])
-        (states, _), _ = _repeat(
+        (states, _), _ = repeat(
             SearchBlock, "blocks", self.common, (states, drop), blocks
         )
         out = Output(self.common, name="output")(states, returned)
@@ -204,7 +156,7 @@ def _numbered(blocks: Sequence[Block]) -> Any:
         block._replace(inputs=tuple(_pad(c, len(blocks) + 2) for c in block.inputs))
         for block in blocks
     ]
-    return jnp.arange(len(blocks)), _stack(padded)
+    return jnp.arange(len(blocks)), stack(padded)
 
 
 def _pad(choice: Choice, n: int) -> Choice:
@@ -292,7 +244,7 @@ class SearchNetwork(nn.Module):
                 fit(common.features, name=f"stage_{i}_{name}", **norm)(state)
                 for name, state in zip(("current", "previous"), carry, strict=True)
             )
-            xs = list(xs) if is_fixed_cell(choices["normal"]) else _stack(xs)
+            xs = list(xs) if is_fixed_cell(choices["normal"]) else stack(xs)
             carry = Stage(common, name=f"stage_{i}")(carry, xs)
         return Classifier(self.classes, dtype=self.dtype, name="classifier")(carry[0])
 
@@ -321,4 +273,4 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, carry, xs):
-        return _repeat(SearchCell, "cells", self.common, carry, xs)[0]
+        return repeat(SearchCell, "cells", self.common, carry, xs)[0]

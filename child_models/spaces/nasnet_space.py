@@ -1,17 +1,15 @@
 """A space of cells of blocks, from its decisions and the sizes of its networks."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from child_models.spaces.nasnet_final import STEMS, FinalNetwork
 from child_models.spaces.nasnet_ops import KNOWN_OPS
-from child_models.spaces.nasnet_search import SearchNetwork, unstack
+from child_models.spaces.nasnet_search import SearchNetwork
 from child_models.spaces.nasnet_spec import Cells, bind_cells
+from child_models.spaces.repeated import extract_steps
 from child_models.types import Published, Space
 from controller.spec import DecisionSpec
 
@@ -58,7 +56,12 @@ def cell_space(
         cells = list(bind_cells(spec, decisions).values())
         return {"normal": cells[0], "reduce": cells[-1]}
 
-    return Space(spec, module, bind, functools.partial(_extract, forms["search"], bind))
+    def cut(variables: Any, decisions: Any) -> Any:
+        channels = variables["params"]["stem"]["Conv_0"]["kernel"].shape[2]
+        image = (32, 32, channels)
+        return extract_steps(forms["search"], bind(decisions), variables, image)
+
+    return Space(spec, module, bind, cut)
 
 
 def check_concat(
@@ -94,20 +97,6 @@ def _check(ops, sizes, final) -> None:
         raise ValueError(f"stem={sizes['stem']!r}: must be one of {', '.join(STEMS)}")
     if not 0 <= final["dropout"] < 1:
         raise ValueError(f"dropout={final['dropout']}: must be in [0, 1)")
-
-
-def _extract(search: SearchNetwork, bind: Any, variables: Any, decisions: Any) -> Any:
-    """Variables of the fixed search-form child of integer decisions; see `Space`."""
-    channels = variables["params"]["stem"]["Conv_0"]["kernel"].shape[2]
-    image = jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32)
-    wanted = jax.eval_shape(
-        lambda x: search.init(jax.random.key(0), bind(decisions), x, True), image
-    )
-    return {
-        name: unstack(variables[name], wanted[name])
-        for name in wanted
-        if name in variables
-    }
 
 
 # ---- published networks -------------------------------------------------------------

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 
 from child_models.choice import bind_all, indicator, is_fixed
 from child_models.genotype import COMBINERS, Block, read_cells, write_cells
-from controller.spec import Codec, Decision, DecisionSpec
+from controller.spec import Codec, Decision, DecisionSpec, Rule
 
 Cells = dict[str, tuple[Block, ...]]  # blocks by the name of their cell
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstBlocks:
+class FirstBlocks(Rule):
     """A rule: decision 0 says how many blocks there are; those of the others are 0.
 
     Decision 0 has no node, a block's decisions have its number.

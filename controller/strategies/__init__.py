@@ -2,6 +2,12 @@
 
 from collections.abc import Callable
 
+from controller.strategies.differentiable.asap import asap
+from controller.strategies.differentiable.darts import darts
+from controller.strategies.differentiable.p_darts import p_darts
+from controller.strategies.differentiable.parsec import parsec
+from controller.strategies.differentiable.pc_darts import pc_darts
+from controller.strategies.differentiable.proxylessnas import proxylessnas
 from controller.strategies.genetic import genetic
 from controller.strategies.large_scale_evolution import large_scale_evolution
 from controller.strategies.local_search import local_search
@@ -13,11 +19,17 @@ from controller.strategies.reinforce import reinforce
 from controller.types import Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "asap": asap,
+    "darts": darts,
     "genetic": genetic,
     "large_scale_evolution": large_scale_evolution,
     "local_search": local_search,
+    "p_darts": p_darts,
+    "parsec": parsec,
+    "pc_darts": pc_darts,
     "ppo": ppo,
     "progressive": progressive,
+    "proxylessnas": proxylessnas,
     "random_search": random_search,
     "regularized_evolution": regularized_evolution,
     "reinforce": reinforce,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from child_models.optimizer import nesterov_sgd
+from child_models.optimizer import sgd
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Space
@@ -111,9 +111,7 @@ def forward_backward(case: Setting) -> Program:
 
 def full_step(case: Setting) -> Program:
     """Loss, gradient and update, with the optimizer of a search."""
-    optimizer = nesterov_sgd(
-        0.025, weight_decay=1e-4, clip_norm=5.0, unsampled="frozen"
-    )
+    optimizer = sgd(0.025, weight_decay=1e-4, clip_norm=5.0, unsampled="frozen")
 
     def step(state, choices, batch):
         params, opt_state = state

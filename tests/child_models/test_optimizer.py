@@ -5,12 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from child_models.optimizer import cosine_restarts, nesterov_sgd
+from child_models.optimizer import cosine_restarts, sgd
 
 
 def two_steps(grads, **options):
     """Parameters after two steps of rate 0.1 from (1, 1)."""
-    optimizer = nesterov_sgd(0.1, **options)
+    optimizer = sgd(0.1, **options)
     params = jnp.ones(2)
     state = optimizer.init(params)
     for gradient in grads:
@@ -60,10 +60,10 @@ def test_long_periods_stay_within_steps_of_int32():
         (lambda: cosine_restarts(0.0, 0.0, 10), "learning_rate is 0.0"),
         (lambda: cosine_restarts(0.1, 0.2, 10), "min_learning_rate is 0.2"),
         (lambda: cosine_restarts(0.1, 0.0, 10, 0), "restart_factor is 0"),
-        (lambda: nesterov_sgd(0.1, momentum=1.0), "momentum is 1.0"),
-        (lambda: nesterov_sgd(0.1, weight_decay=-1.0), "weight_decay is -1.0"),
-        (lambda: nesterov_sgd(0.1, clip_norm=0.0), "clip_norm is 0.0"),
-        (lambda: nesterov_sgd(0.1, unsampled="gone"), "known: frozen, decay"),
+        (lambda: sgd(0.1, momentum=1.0), "momentum is 1.0"),
+        (lambda: sgd(0.1, weight_decay=-1.0), "weight_decay is -1.0"),
+        (lambda: sgd(0.1, clip_norm=0.0), "clip_norm is 0.0"),
+        (lambda: sgd(0.1, unsampled="gone"), "known: frozen, decay"),
     ],
 )
 def test_refuses(build, text):

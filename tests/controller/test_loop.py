@@ -7,6 +7,7 @@ import pytest
 
 from controller.loop import Phase, make_loop, schedule
 from controller.spec import Decision, DecisionSpec
+from controller.strategies.differentiable.darts import darts
 from controller.strategies.random_search import random_search
 from controller.types import Evaluator, Trial
 
@@ -30,6 +31,21 @@ def toy_evaluator(fail_at=10**6):
         return jnp.mean(decisions == data, dtype=jnp.float32)
 
     return Evaluator(TARGET, lambda key, data: jnp.int32(0), improve, evaluate, score)
+
+
+def relaxed_evaluator():
+    """Gives the gradient of minus the weights on target."""
+
+    def improve(key, state, data, propose):
+        weights = propose(key, 1).relaxed["weights"]["op"]
+        return state, {"loss": weights[0, 2], "decisions": jnp.zeros(3, jnp.int32)}
+
+    def evaluate(key, state, data, proposal):
+        trial = toy_evaluator().evaluate(key, state, data, proposal)[1]
+        gradient = {"op": -jax.nn.one_hot(data, 3)}
+        return state, trial._replace(gradient=gradient)
+
+    return toy_evaluator()._replace(improve=improve, evaluate=evaluate, gradients=True)
 
 
 def toy_loop(fail_at=10**6, history=4, **kwargs):
@@ -112,6 +128,58 @@ def test_warmup_has_no_policy_ticks():
     loop = toy_loop(rounds=2, warmup_rounds=1)
     _, rows = run(loop, [5])
     np.testing.assert_array_equal(rows.learn, [False] * 4 + [True])
+
+
+def test_steps_alternate_where_asked():
+    loop = toy_loop(child_steps=4, policy_steps=2, alternate=True, warmup_rounds=1)
+    _, rows = run(loop, [16])
+    turns = [True, False, False] * 4
+    np.testing.assert_array_equal(rows.learn, [False] * 4 + turns)
+
+
+@pytest.mark.parametrize(
+    ("child", "policy", "turns"),
+    [
+        (2, 2, "pcpc"),
+        (5, 1, "pccccc"),
+        (1, 3, "pppc"),
+        (3, 2, "pcpcc"),
+        (0, 2, "pp"),
+        (2, 0, "cc"),
+    ],
+)
+def test_policy_steps_are_spread_evenly_and_begin(child, policy, turns):
+    phase = Phase(1, child, policy, alternate=True)
+    learns = [phase.learns(tick) for tick in range(phase.ticks)]
+    assert "".join("cp"[learn] for learn in learns) == turns
+    assert learns.count(True) == policy
+
+
+def test_relaxed_weights_reach_both_steps_in_warm_up_too():
+    plan = schedule(
+        rounds=20, child_steps=1, policy_steps=1, warmup_rounds=2, alternate=True
+    )
+    strategy = darts(SPEC, learning_rate=0.3)
+    loop = make_loop(SPEC, strategy, relaxed_evaluator(), plan, max_ticks=40)
+    state, rows = run(loop, [38])
+    seen = rows.child["loss"][~rows.learn]
+    assert seen[0] == seen[1] == pytest.approx(1 / 3, abs=1e-2)  # nothing learnt yet
+    assert seen[-1] > 0.9
+    np.testing.assert_array_equal(rows.decisions[rows.learn][-1], TARGET[None])
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "options", "text"),
+    [
+        (toy_evaluator, {}, "gradients of relaxed weights; this evaluator gives"),
+        (relaxed_evaluator, {"samples": 2}, "samples is 2; this strategy proposes one"),
+        (relaxed_evaluator, {"uniform": 0.5}, "uniform is 0.5; .* it must be 0"),
+    ],
+)
+def test_relaxed_strategies_refuse(evaluator, options, text):
+    plan = schedule(**({"rounds": 1, "child_steps": 1, "policy_steps": 1} | options))
+    with pytest.raises(ValueError, match=text):
+        make_loop(SPEC, darts(SPEC), evaluator(), plan)
 
 
 def test_a_loss_that_is_not_finite_stops_the_call():

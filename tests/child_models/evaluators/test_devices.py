@@ -26,7 +26,7 @@ from child_models.data.batches import Batches
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.ops.layers import Conv, Dense, Identity, ReLUConvBN, Zero
 from child_models.ops.normalization import BatchNorm
-from child_models.optimizer import nesterov_sgd
+from child_models.optimizer import sgd
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Split
 from controller.loop import make_loop, schedule
@@ -303,7 +303,7 @@ def mean_step(params, parts) -> tuple:
 @jax.jit
 def update_on_one_device(params, results):
     metrics, grads = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *results)
-    optimizer = nesterov_sgd(0.05, **SGD)
+    optimizer = sgd(0.05, **SGD)
     steps, _ = optimizer.update(grads, optimizer.init(params), params)
     return optax.apply_updates(params, steps), metrics
 

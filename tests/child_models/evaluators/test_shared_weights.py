@@ -175,10 +175,13 @@ def test_fresh_batches_and_recalibrated_statistics_and_other_rewards():
         ({"batch_norm": "none"}, "batch_norm is 'none'; known: batch, recalibrated"),
         ({"reward_batch": "all"}, "known: shared, fresh"),
         ({"unsampled": "drop"}, "known: frozen, decay"),
+        ({"architectures_per_step": 0}, "architectures_per_step is 0; it must be 1 or"),
+        ({"architectures_per_step": "all"}, "is 'all'; it must be 1 or more, or 'per_"),
         (
-            {"architectures_per_step": 4},
-            "evaluator.architectures_per_step is 4; known: 1, per_device",
+            {"architectures_per_step": 2, "likelihood_temperature": 0.0},
+            "likelihood_temperature is 0.0; it must be positive, or none",
         ),
+        ({"likelihood_temperature": 1.0}, "=1 leaves nothing to weigh"),
     ],
 )
 def test_refuses(options, text):

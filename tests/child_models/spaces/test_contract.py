@@ -14,6 +14,12 @@ SIZES = {
         "cells": 2,
         "channels": 4,
     },
+    "darts": {
+        "nodes": 2,
+        "ops": ("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3"),
+        "cells": 3,
+        "channels": 4,
+    },
     "enas_macro": {"layers": 3, "channels": 4},
     "enas_micro": {"nodes": 2, "layers": 3, "channels": 4},
     "genetic_cnn": {"nodes": (2, 3), "channels": (4, 4), "kernel": 3, "hidden": 4},
@@ -43,10 +49,19 @@ GROUPS = (
     "height",
     "width",
     "filters",
+    "normal",
+    "reduce",
 )
 NUM_FIXED = 2  # architectures whose fixed children are compiled
 NUM_DRAWS = 4
-SLOW_TO_COMPILE = ("amoeba_cell", "enas_micro", "nasbench201", "nasnet", "pnas_cell")
+SLOW_TO_COMPILE = (
+    "amoeba_cell",
+    "darts",
+    "enas_micro",
+    "nasbench201",
+    "nasnet",
+    "pnas_cell",
+)
 # Compilation is most of the time here: code as XLA first writes it is fast enough.
 COMPILER = {
     "xla_backend_optimization_level": 0,

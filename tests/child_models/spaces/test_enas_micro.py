@@ -151,6 +151,9 @@ def test_genotype_lists_pairs_in_node_order():
     assert spec.decode(nested) == spec.decode(text) == tuple(ARC)
 
 
+PAIR = "[('skip_connect', 0), ('skip_connect', 0)]"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -160,13 +163,17 @@ def test_genotype_lists_pairs_in_node_order():
         ("Genotype(normal=[])", "lacks reduce"),
         ("Genotype(normal=", "not a Genotype"),
         ("Genotype(normal=[3], reduce=[])", "pairs"),
+        ("Genotype(normal=[('none', 0)], reduce=[])", "'normal'.* has 1 edges"),
         (
-            "Genotype(normal=[('none', 0)], reduce=[])",
+            "Genotype(normal=[('none', 0)] * 2, reduce=[])",
+            "not a Genotype",
+        ),
+        (
+            f"Genotype(normal=[('none', 0), ('none', 1)], reduce={PAIR})",
             "'none' must be one of: sep_conv",
         ),
         (
-            "Genotype(normal=[('skip_connect', 0), ('skip_connect', 0)],"
-            " normal_concat=[2], reduce=[])",
+            f"Genotype(normal={PAIR}, normal_concat=[2], reduce={PAIR})",
             r"normal_concat is \[2\].*\[1, 2\]",
         ),
     ],

@@ -19,7 +19,8 @@ from child_models.spaces.nasnet_final import (
     layout,
 )
 from child_models.spaces.nasnet_ops import IDENTITY, KNOWN_OPS, OPS, operation
-from child_models.spaces.nasnet_search import _numbered, _returned, unstack
+from child_models.spaces.nasnet_search import _numbered, _returned
+from child_models.spaces.repeated import unstack
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,174 @@
+"""P-DARTS: ops are dropped from stage to stage, and skips of the result are capped.
+
+Chen et al. 2019, https://arxiv.org/abs/1904.12760; numbers as in the authors' code,
+chenxin061/pdarts.  At the end of a stage each edge drops its weakest ops, and the
+logits begin anew; in the first rounds of a stage they rest.  What is derived has no
+edge of "none", and at most so many skips: the weakest skip is forbidden, and all is
+derived again, until that holds.
+
+Here all stages run in one network.  The paper's is deeper in every stage; its skip
+dropout is an argument of the space.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from controller.spec import DecisionSpec
+from controller.strategies.differentiable.core import (
+    ABSENT,
+    SKIPS,
+    ByGroup,
+    Relaxation,
+    differentiable,
+    held,
+    named_choices,
+    normal_logits,
+    softmax_of_live,
+)
+from controller.types import Strategy
+
+
+def p_darts(
+    spec: DecisionSpec,
+    *,
+    drops: Sequence[int] = (3, 2),
+    stage_rounds: int = 25,
+    rest_rounds: int = 10,
+    max_skips: int | None = 2,
+    capped: str | None = None,
+    steps_per_round: int = 1,
+    learning_rate: float = 6e-4,
+    weight_decay: float = 1e-3,
+    adam_b1: float = 0.5,
+    adam_b2: float = 0.999,
+    init_scale: float = 1e-3,
+) -> Strategy:
+    """Builds the strategy.
+
+    Args:
+      spec: of the space.
+      drops: ops that an edge drops after each stage but the last.
+      stage_rounds: of each stage.
+      rest_rounds: at its start, in which the logits stay.
+      max_skips: most skips of what is derived; None for any number.
+      capped: the group to which that applies, "normal" in the paper; None for all.
+      steps_per_round: updates of a round.
+      learning_rate: of Adam.
+      weight_decay: L2 coefficient of the logits.
+      adam_b1, adam_b2: decays of Adam's moments.
+      init_scale: standard deviation of the first logits of a stage.
+
+    Returns:
+      a Strategy.
+
+    Raises:
+      ValueError: on a number out of its range, if no op of an edge would be left, or on
+        an unknown group.
+    """
+    _check(spec, drops, stage_rounds, rest_rounds, max_skips, capped)
+    init = normal_logits(spec, init_scale)
+    stage_steps = stage_rounds * steps_per_round
+    dropped_after = jnp.array([*drops, 0], jnp.int32)  # nothing after the last
+
+    def weights(logits, live, step):
+        return softmax_of_live(logits, live)
+
+    def settle(key, old, new, proposal):
+        rests = (old.step % stage_steps) < rest_rounds * steps_per_round
+        new = held(rests, old, new)
+        stage = jnp.minimum(old.step // stage_steps, len(drops))
+        ends = (new.step % stage_steps == 0) & (stage < len(drops))
+        kept = strongest(
+            weights(new.params, new.live, new.step), new.live, dropped_after[stage]
+        )
+        fresh = new.replace(
+            params=init(key),
+            live=kept,
+            opt_state=jax.tree.map(jnp.zeros_like, new.opt_state),
+        )
+        return jax.tree.map(lambda f, n: jnp.where(ends, f, n), fresh, new)
+
+    def derive(weights):
+        return capped_derivation(spec, weights, max_skips, capped)
+
+    return differentiable(
+        spec,
+        Relaxation(init, weights, settle=settle, derive=derive),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        adam_b1=adam_b1,
+        adam_b2=adam_b2,
+    )
+
+
+def strongest(weights: ByGroup, live: ByGroup, dropped: jax.Array | int) -> ByGroup:
+    """The live ops of each row without its `dropped` lightest ones, of equal the last.
+
+    One op of a row always stays.
+    """
+
+    def rows(weights, live):
+        order = jnp.argsort(jnp.where(live, -weights, jnp.inf), axis=-1)
+        rank = jnp.argsort(order, axis=-1)
+        count = jnp.sum(live, axis=-1, keepdims=True)
+        return live & (rank < jnp.maximum(count - dropped, 1))
+
+    return jax.tree.map(rows, weights, live)
+
+
+def capped_derivation(
+    spec: DecisionSpec,
+    weights: ByGroup,
+    max_skips: int | None,
+    group: str | None = None,
+) -> jax.Array:
+    """Derives int32[T] without "none", and with at most so many skips.
+
+    Args:
+      spec: of the space.
+      weights: like the spec.
+      max_skips: of the group; None for any number.
+      group: None for all.
+    """
+    absent = named_choices(spec, ABSENT)
+    allowed = jax.tree.map(lambda w, a: jnp.where(a, -1.0, w), weights, absent)
+    if max_skips is None:
+        return spec.derive(allowed)
+    skips = named_choices(spec, SKIPS)
+    if group is not None:
+        skips = {g: is_skip & (g == group) for g, is_skip in skips.items()}
+
+    def forbid_weakest(_, weights):
+        chosen = spec.one_hot(spec.derive(weights))
+        taken = jax.tree.map(lambda c, is_skip: (c > 0) & is_skip, chosen, skips)
+        count = sum(jnp.sum(rows) for rows in taken.values())
+        strengths = jax.tree.map(lambda w, t: jnp.where(t, w, jnp.inf), weights, taken)
+        least = jnp.min(jnp.stack([jnp.min(rows) for rows in strengths.values()]))
+        return jax.tree.map(
+            lambda w, t: jnp.where(t & (w == least) & (count > max_skips), -1.0, w),
+            weights,
+            taken,
+        )
+
+    return spec.derive(jax.lax.fori_loop(0, spec.length, forbid_weakest, allowed))
+
+
+def _check(spec, drops, stage_rounds, rest_rounds, max_skips, capped):
+    fewest = min(spec.num_choices)
+    if any(drop < 0 for drop in drops) or sum(drops) >= fewest:
+        raise ValueError(
+            f"drops are {tuple(drops)}, {sum(drops)} in all; they must be 0 or more "
+            f"and leave one of the {fewest} choices of a decision"
+        )
+    if stage_rounds < 1:
+        raise ValueError(f"stage_rounds is {stage_rounds}; it must be 1 or more")
+    if not 0 <= rest_rounds < stage_rounds:
+        raise ValueError(
+            f"rest_rounds is {rest_rounds}; it must be 0 to {stage_rounds - 1}"
+        )
+    if max_skips is not None and max_skips < 0:
+        raise ValueError(f"max_skips is {max_skips}; it must be 0 or more, or none")
+    if capped is not None and capped not in spec.groups:
+        raise ValueError(f"capped is {capped!r}; known: {', '.join(spec.groups)}")

@@ -30,6 +30,7 @@ EXTRAS = {
     "dev": ["pre-commit>=3.7", "ruff>=0.9"],
     "tensorflow": ["tensorflow>=2.18"],  # to prepare some TFDS data sets, once
     "nats_bench": ["nats_bench>=1.8"],  # to convert its files
+    "ray": ["ray>=2.30"],  # children on a cluster
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

@@ -89,7 +89,7 @@ def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     variants = parse_arg(arg)
     if variants.smoke:
         config.data = ConfigDict({"seed": config.data.seed})
-        trials = SMOKE_TRIALS if config.evaluator.name == "from_scratch" else {}
+        trials = {} if config.schedule.child_steps else SMOKE_TRIALS
         for sections in (SMOKE, trials, smoke):
             for section, options in sections.items():
                 for name, value in options.items():

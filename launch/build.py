@@ -6,6 +6,7 @@ and fills in the defaults, so that a run's ``config.json`` holds every argument.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -23,13 +24,15 @@ from child_models.placement import AXIS, Placement, placement
 from child_models.spaces import SPACES
 from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Task
-from controller.execution import in_process, runner
+from controller.execution import Executor, Runner, in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import Loop, Schedule, make_loop, schedule
 from controller.policies.lstm import lstm_policy
 from controller.strategies import STRATEGIES
-from controller.types import Evaluator, Strategy
+from controller.types import Evaluator, Execution, Strategy
 from launch.command import UserError, user_errors
+from launch.on_ray import on_ray
+from launch.prepare import prepare_jax
 from launch.settings import (
     Baseline,
     Derive,
@@ -214,11 +217,12 @@ def build_task(config: ConfigDict, classes: int) -> Task:
     return _call(config, "task", classes=classes)
 
 
-def build(config: Mapping[str, Any]) -> Search:
+def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
     """Builds all objects of a search; compiles nothing.
 
     Args:
       config: resolved or not.
+      dataset: of ``config.data``, where it is loaded already.
 
     Returns:
       the objects.  They do not depend on ``config.train.seed``.
@@ -228,12 +232,13 @@ def build(config: Mapping[str, Any]) -> Search:
     """
     config = resolve(config)
     train = Train(**config.train.to_dict())
-    dataset = build_dataset(config)
+    dataset = build_dataset(config) if dataset is None else dataset
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
     _check_kind(config, space)
     strategy = _call(config, "strategy", spec=space.spec)
-    mesh = build_mesh(train.devices)
+    elsewhere = config.evaluator.get("executor") == "ray"  # on devices of its own
+    mesh = None if elsewhere else build_mesh(train.devices)
     evaluator = _call(
         config,
         "evaluator",
@@ -250,7 +255,8 @@ def build(config: Mapping[str, Any]) -> Search:
         if evaluator.execution.executor == "compiled":
             loop = make_loop(*parts, **ticks)
         else:
-            loop = make_host_loop(*parts, in_process(runner(evaluator)), **ticks)
+            executor = build_executor(config, dataset, evaluator)
+            loop = make_host_loop(*parts, executor, **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
     return Search(config, *objects, place=placement(mesh))
 
@@ -264,6 +270,33 @@ def _check_kind(config: ConfigDict, space: Space) -> None:
             f"config.strategy.name is {config.strategy.name!r}, which cannot search "
             f"config.space.name={config.space.name}; able are: {', '.join(able)}"
         )
+
+
+def build_executor(
+    config: ConfigDict, dataset: Dataset, evaluator: Evaluator
+) -> Executor:
+    """What runs the trials of a search that the host drives.
+
+    Raises:
+      UserError: on several processes, or without Ray where Ray is to run them.
+    """
+    executor = evaluator.execution.executor
+    if jax.process_count() > 1:
+        raise UserError(
+            f"config.evaluator.executor is {executor!r}; {jax.process_count()} "
+            "processes search together by 'compiled' only"
+        )
+    if executor == "local":
+        return in_process(runner(evaluator))
+    return on_ray(functools.partial(_runner, config.to_dict(), dataset), evaluator)
+
+
+def _runner(config: Mapping[str, Any], dataset: Dataset) -> Runner:
+    """The trials of a config, in a process of Ray's."""
+    here = {**config["evaluator"], **Execution()._asdict()}
+    config = resolve({**config, "evaluator": here})
+    prepare_jax(config)
+    return runner(build(config, dataset).evaluator)
 
 
 def _call(config: ConfigDict, section: str, **given: Any) -> Any:

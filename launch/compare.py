@@ -33,7 +33,7 @@ from launch import command, curves
 from launch.build import resolve_named
 from launch.command import UserError, user_errors
 from launch.curves import Trace
-from launch.driver import prepare_cache
+from launch.prepare import prepare_cache
 from launch.settings import check_known, check_section, config_sha256, fill, to_dict
 from launch.tables import align
 from launch.workdir import write_json

@@ -9,7 +9,6 @@ Several processes run the same calls; process 0 alone has a book.
 
 import contextlib
 import json
-import os
 import time
 import zlib
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from child_models.data.prepared import cache_folder
 from controller.loop import SearchState
 from launch import distributed
 from launch.book import Book, Position
@@ -29,6 +27,7 @@ from launch.checkpoints import from_host, host_shapes
 from launch.command import Interrupted, UserError
 from launch.derive import derive
 from launch.planner import Planner
+from launch.prepare import prepare_jax
 from launch.settings import config_sha256
 from launch.signals import Signals
 from launch.workdir import open_workdir, read_result, write_json
@@ -105,22 +104,6 @@ def _shared(result: dict[str, Any] | None) -> dict[str, Any] | None:
     if jax.process_count() == 1:
         return result
     return json.loads(distributed.broadcast_text(json.dumps(result)))
-
-
-def prepare_jax(config: ConfigDict) -> None:
-    """Sets what must be set before the first computation: the cache, determinism."""
-    prepare_cache(config.train.compilation_cache)
-    flag = "--xla_gpu_deterministic_ops=true"
-    if config.train.deterministic and flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-
-
-def prepare_cache(cache: str = "auto") -> None:
-    """Sets the compilation cache: a folder, "auto", or "off"."""
-    if cache == "auto":  # where the user's environment names a folder, that one
-        cache = jax.config.jax_compilation_cache_dir or str(cache_folder() / "jax")
-    if cache != "off":
-        jax.config.update("jax_compilation_cache_dir", cache)
 
 
 def _on_host(built: Search) -> bool:

@@ -24,9 +24,10 @@ from ml_collections import ConfigDict
 
 from child_models.evaluators.from_scratch import Trainings, trainings
 from child_models.tables import Table, check_size, write_table
+from controller.types import Execution
 from launch.build import Search, build, build_mesh, resolve
 from launch.command import UserError, check_seeds, user_errors
-from launch.driver import prepare_jax
+from launch.prepare import prepare_jax
 from launch.settings import config_sha256
 from launch.signals import Signals
 from launch.workdir import open_workdir
@@ -107,7 +108,8 @@ def _check_out(out: str | os.PathLike) -> None:
 
 def _trainings(built: Search) -> Trainings:
     options = built.config.evaluator.to_dict()
-    del options["name"]
+    for name in ("name", *Execution._fields):  # trainings run here, one by one
+        del options[name]
     with user_errors("config.evaluator"):
         return trainings(
             built.space,

@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from launch import command
 from launch.build import build, resolve
 from launch.command import check_seeds
-from launch.driver import prepare_jax, search
+from launch.driver import search
+from launch.prepare import prepare_jax
 from launch.retrain import retrain
 from launch.tables import mean_accuracy
 from launch.workdir import write_json

@@ -31,7 +31,7 @@ from launch.architectures import final_config, read_architecture
 from launch.artifact import save_artifact
 from launch.build import SECTIONS, build_dataset, build_space, build_task, resolve
 from launch.command import UserError, command_line, user_errors
-from launch.driver import prepare_jax
+from launch.prepare import prepare_jax
 from launch.settings import as_json, check_known, config_sha256, differing_keys
 from launch.signals import Signals
 from launch.tables import closing_table

@@ -39,7 +39,9 @@ def tabular(
       mesh: not used.
 
     Returns:
-      an Evaluator; cost[:, 0] is in seconds, and 1 where the table has no cost.
+      an Evaluator; cost[:, 0] is in seconds, and 1 where the table has no cost.  The
+      trials' value is the column of the reward's name, where the table has one, scaled
+      as the reward.
 
     Raises:
       ValueError: as `read_table` does, on an unknown column, and on rewards that are
@@ -79,19 +81,26 @@ def lookup(
         "cost": jnp.asarray(costs, jnp.float32),
     }
 
-    def rows(data, decisions):
+    values = table.value.get(reward, np.full(len(rewards), np.nan))
+    data["value"] = jnp.asarray(scale * values, jnp.float32)
+
+    def look_up(data, decisions):
+        """Rows, and the rewards there; NaN of what is no architecture."""
         flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
-        return data["row"][flat]
+        inside = (decisions >= 0) & (decisions < np.array(spec.num_choices)[None])
+        row = jnp.where(inside.all(axis=1), data["row"][flat], -1)
+        return row, jnp.where(row >= 0, data["reward"][row], jnp.nan)
 
     def evaluate(key, state, data, proposal):
-        row = rows(data, proposal.decisions)
-        earned = data["reward"][row]
+        row, earned = look_up(data, proposal.decisions)
         valid = jnp.isfinite(earned)
         reward = jnp.where(valid, earned, 0.0)
-        return state, Trial(proposal, reward, valid, data["cost"][row][:, None])
+        value = jnp.where(valid, data["value"][row], jnp.nan)
+        cost = data["cost"][row][:, None]
+        return state, Trial(proposal, reward, valid, cost, value=value)
 
     def score(state, data, decisions):
-        return data["reward"][rows(data, decisions[None])[0]]
+        return look_up(data, decisions[None])[1][0]
 
     return Evaluator(
         data,

@@ -157,6 +157,7 @@ def test_rewards_and_costs_of_proposals(tmp_path):
     trial = evaluate(evaluator, [[1, 2], [0, 1], [1, 2]])
     np.testing.assert_allclose(trial.reward, [0.6, 0.2, 0.6], rtol=1e-6)
     np.testing.assert_array_equal(trial.cost, [[2], [2], [2]])
+    np.testing.assert_allclose(trial.value, [6, 2, 6], rtol=1e-6)
     assert trial.valid.all()
     score = evaluator.score((), evaluator.data, jnp.array([1, 1]))
     np.testing.assert_allclose(score, 0.5, rtol=1e-6)
@@ -169,6 +170,18 @@ def test_rewards_that_are_not_finite_are_refused_or_masked(tmp_path):
     trial = evaluate(lookup(SPEC, table, "a", nan="mask"), ROWS)
     np.testing.assert_array_equal(trial.valid, np.arange(6) != 3)
     assert np.isfinite(trial.reward).all()
+
+
+def test_what_is_no_architecture_is_not_valid(tmp_path):
+    pair = tuple(Decision(name, ("p", "q", "r")) for name in "ab")
+    spec = DecisionSpec(pair, rule=Distinct(((0, 1),)))
+    table = Table(np.array(list(spec.enumerate())), {"a": REWARD}, {}, {})
+    evaluator = lookup(spec, table, "a", scale=1.0)
+    trial = evaluate(evaluator, [[0, 1], [1, 1], [3, 0], [0, -1], [2, 1]])
+    np.testing.assert_array_equal(trial.valid, [True, False, False, False, True])
+    np.testing.assert_array_equal(trial.reward, [6, 0, 0, 0, 5])
+    assert np.isnan(trial.value).all()  # the table has none
+    assert np.isnan(evaluator.score((), evaluator.data, jnp.array([1, 1])))
 
 
 def test_unknown_columns_are_answered_with_the_known(tmp_path):

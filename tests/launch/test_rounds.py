@@ -80,6 +80,23 @@ def test_a_record_holds_the_means_of_its_round():
     assert trials[3][2] == text_of(log.decisions[5, 1])
 
 
+def test_trials_tell_value_reason_and_worker_where_they_are_known():
+    log = rows(4, 6)
+    known = log._replace(
+        valid=np.arange(15 * 2).reshape(15, 2) % 2 == 0,
+        value=np.where(log.reward > 0.5, log.reward, np.nan),
+        reason=np.array([[None, "out of memory"], [None, None]]),
+        worker=np.array([["host:1", "host:2"], [None, None]]),
+    )
+    trials, _ = Rounds(SPEC, SCHEDULE, invalid="unknown").add(known, 2, 1.0)
+    assert [t.reason for t in trials] == [None, "out of memory", None, "unknown"]
+    assert [t.worker for t in trials] == ["host:1", "host:2", None, None]
+    values = [r if r > 0.5 else None for r in log.reward[:2].ravel()]
+    assert [t.value for t in trials] == values
+    trials, _ = Rounds(SPEC, SCHEDULE).add(log, 2, 1.0)
+    assert {(t.value, t.worker) for t in trials} == {(None, None)}
+
+
 def test_the_histogram_counts_ops_only():
     histogram = op_histogram(SKIPS, [(2, 1), (2, 0), (0, 1), (2, 1)])
     assert histogram == {"none": 0.25, "skip_connect": 0.0, "conv": 0.75}

@@ -185,10 +185,12 @@ SMOKE = {
     "baseline": {"n": 1},
 }
 
+_SMOKE_TRIALS = {
+    "evaluator": {"epochs": 1},
+    "schedule": {"child_steps": 0, "warmup_rounds": 0},
+}
 SMOKE_BY_EVALUATOR = {
-    "from_scratch": {  # where children share no weights
-        "evaluator": {"epochs": 1},
-        "schedule": {"child_steps": 0, "warmup_rounds": 0},
-    },
+    "from_scratch": _SMOKE_TRIALS,
+    "inherited": _SMOKE_TRIALS,
     "relaxed": {"schedule": {"samples": 1}},
 }

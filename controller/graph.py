@@ -55,10 +55,11 @@ class Graph:
     skips: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        rate = np.float32(self.learning_rate)
+        with np.errstate(over="ignore"):
+            rate = np.float32(self.learning_rate)
         if not (np.isfinite(rate) and rate > 0):
             raise ValueError(
-                f"learning_rate is {self.learning_rate}; it must be positive"
+                f"learning_rate is {self.learning_rate}; it must be a positive float32"
             )
         # The shortest decimal of that float32, so that texts are readable and exact.
         object.__setattr__(self, "learning_rate", float(str(rate)))
@@ -99,7 +100,7 @@ def _check_layer(i: int, layer: Layer) -> None:
         ("channels", 1),
     ):
         value = getattr(layer, name)
-        if not isinstance(value, int) or not least <= value < 2**31:
+        if type(value) is not int or not least <= value < 2**31:
             raise ValueError(
                 f"layer {i}: {name} is {value!r}; it must be an integer from {least} on"
             )

@@ -3,9 +3,11 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from controller.graph_spec import GraphSpec, stack
 from controller.losses import masked_mean
-from controller.spec import DecisionSpec
+from controller.spec import Spec
 from controller.types import Proposal, Strategy
 
 
@@ -16,18 +18,20 @@ class RandomState:
     step: jax.Array  # int32[], updates seen
 
 
-def random_search(spec: DecisionSpec) -> Strategy:
+def random_search(spec: Spec) -> Strategy:
     """Builds the strategy.
 
-    Proposals, and the candidates of `best`, are drawn by `DecisionSpec.sample`; their
-    log_prob is 0.  The metric "entropy" is that of those draws.
+    Proposals, and the candidates of `best`, are drawn by the spec's `sample`; their
+    log_prob is 0.  The metric "entropy" is that of draws of decisions.
 
     Args:
       spec: of the space.
 
     Returns:
-      a Strategy.
+      a Strategy; of graphs, one that the host drives.
     """
+    if isinstance(spec, GraphSpec):
+        return _random_graphs(spec)
 
     def draw(key, n):
         return jax.vmap(spec.sample)(jax.random.split(key, n))
@@ -53,3 +57,21 @@ def random_search(spec: DecisionSpec) -> Strategy:
         return draw(key, n)
 
     return Strategy(init, propose, update, best)
+
+
+def _random_graphs(spec: GraphSpec) -> Strategy:
+    """The same of graphs, which have neither one length nor an entropy."""
+
+    def draw(key, n):
+        return stack(spec.sample(jax.random.fold_in(key, i)) for i in range(n))
+
+    def propose(key, state, n):
+        return Proposal(draw(key, n), np.zeros(n, np.float32)), state
+
+    return Strategy(
+        lambda key: RandomState(step=np.int32(0)),
+        propose,
+        lambda key, state, trial: (state.replace(step=state.step + 1), {}),
+        lambda key, state, n: draw(key, n),
+        traceable=False,
+    )

@@ -1,5 +1,6 @@
 """Graphs, their mutations and their texts."""
 
+import json
 import math
 
 import jax
@@ -240,7 +241,8 @@ def test_texts_are_short_and_exact():
         ("{}", "a graph has no 'learning_rate'"),
         ('{"learning_rate": 1, "layers": 3}', "layers must be a list, got 3"),
         ('{"learning_rate": "x", "layers": []}', "learning_rate is 'x'; .* a number"),
-        ('{"learning_rate": 0, "layers": []}', "learning_rate is 0; it must be posi"),
+        ('{"learning_rate": 0, "layers": []}', "learning_rate is 0; it must be a po"),
+        ('{"learning_rate": 1e300, "layers": []}', "learning_rate is 1e.300; it must"),
         ('{"learning_rate": NaN, "layers": []}', "learning_rate is nan; it must be"),
         ('{"learning_rate": 1, "layers": [], "lairs": 1}', "no key 'lairs'; known: "),
     ],
@@ -260,6 +262,7 @@ def test_a_text_that_is_no_graph_is_told_why(text, message):
         ([{"op": "conv", "height": 2}], [], "filter is 2x1; both must be odd"),
         ([{"op": "conv", "stride": 3}], [], "stride is 3; it must be a power of 2"),
         ([{"op": "conv", "channels": 0}], [], "channels is 0; it must be an integer"),
+        ([{"op": "conv", "channels": True}], [], "channels is True; it must be an in"),
         ([{"op": "conv", "channels": 1.5}], [], "channels is 1.5; it must be an int"),
         ([{"op": "conv", "activation": "x"}], [], "activation is 'x'; known: linear"),
         ([{"op": "conv", "id": 1}, {"op": "conv", "id": 1}], [], r"repeat: \[1\]"),
@@ -272,7 +275,7 @@ def test_a_text_that_is_no_graph_is_told_why(text, message):
 def test_a_bad_graph_is_told_why(layers, skips, message):
     content = {"learning_rate": 0.1, "layers": layers, "skips": skips}
     with pytest.raises(ValueError, match=message):
-        SPEC.decode(str(content).replace("'", '"'))
+        SPEC.decode(json.dumps(content))
 
 
 @pytest.mark.parametrize(

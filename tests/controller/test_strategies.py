@@ -54,7 +54,10 @@ class Run(NamedTuple):
     best_last: np.ndarray  # at the end
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
+ON_GRAPHS = {"large_scale_evolution"}  # has tests of its own
+
+
+@pytest.fixture(scope="module", params=[s for s in STRATEGIES if s not in ON_GRAPHS])
 def run(request):
     strategy = STRATEGIES[request.param](SPEC, **OPTIONS.get(request.param, {}))
     samples, traces = 1 if strategy.relaxed else SAMPLES, []

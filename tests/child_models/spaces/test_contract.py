@@ -79,8 +79,11 @@ def jit(function):
     return jax.jit(function, compiler_options=COMPILER)
 
 
+UNBOUNDED = {"large_scale"}  # no decisions, no sampled binding: test_large_scale.py
+
+
 def test_every_space_is_under_this_contract():
-    assert set(SIZES) == set(SPACES)
+    assert set(SIZES) | UNBOUNDED == set(SPACES)
 
 
 def random_variables(shapes):

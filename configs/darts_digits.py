@@ -3,9 +3,9 @@
     python -m launch.search  --config=configs/darts_digits.py --workdir=runs/darts
     python -m launch.retrain --workdir=runs/darts
 
-Half of the training images train weights, the other half their architecture's.
-Hours: 0.05 for the search on 2 CPU cores.
-Expected: TODO
+Half of the training images train shared weights, the other half the architecture's.
+Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
+Expected: EXPECTED
 """
 
 from ml_collections import ConfigDict

@@ -105,7 +105,8 @@ class Retrain:
       min_learning_rate: its floor.
       restart_epochs: first period of a cosine with restarts; 0 for one cosine.
       restart_factor: each period is this many times as long as the one before.
-      momentum: of Nesterov's SGD.
+      momentum: of SGD.
+      nesterov: whether SGD looks ahead.
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       pad: pixels of pad-and-crop augmentation.
@@ -124,6 +125,7 @@ class Retrain:
     restart_epochs: int = 0
     restart_factor: int = 2
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 3e-4
     clip_norm: float | None = 5.0
     pad: int = 0

@@ -1,4 +1,4 @@
-"""First-order DARTS on the NAS-Bench-201 cell, for CPU; a found cell has a known accuracy.
+"""DARTS on the NAS-Bench-201 cell, for CPU; a found cell has a known accuracy.
 
     python -m launch.search --config=configs/darts_nasbench201_cifar10.py \
         --config.data.name=npz:cifar10_small.npz --workdir=runs/darts_nb201

@@ -3,9 +3,9 @@
     python -m launch.search --config=configs/parsec_nasbench201_cifar10.py \
         --config.data.name=npz:cifar10_small.npz --workdir=runs/parsec_nb201
 
-What avoids the collapse of `darts_nasbench201_cifar10`: single paths are trained, evenly
-at first, so that skips do not win by being trained already.  8,000 images train shared
-weights and 2,000 give likelihoods.
+What avoids the collapse of `darts_nasbench201_cifar10`: single paths are trained, and
+evenly at first, so that skips do not win by needing no training.  8,000 images train
+shared weights and 2,000 give likelihoods.
 Hours: unknown; meant to be 0.2 on 2 CPU cores.
 Expected: 93.0 % or more in the table; unknown until measured.
 """

@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import launch.driver
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.differentiable.asap import asap
+from controller.strategies.differentiable.p_darts import p_darts
 from controller.types import Evaluator, Trial
 from launch import build
+from launch.command import UserError
 from launch.driver import search
 from launch.store import read_rounds, read_trials
 
@@ -114,3 +117,49 @@ def test_records_and_the_warning_tell_of_skips(toy, tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.err.count("warning: collapse") == 1
     assert "alpha entropy" in shown.out and "skips 3" in shown.out
+
+
+# ---- stages -------------------------------------------------------------------------
+
+
+def staged_config(**train):
+    """Two stages whose spaces differ, of four rounds each."""
+    config = toy_config(rounds=4, stages=({"cells": 1}, {"cells": 2}), **train)
+    strategy = {"name": "p_darts", "drops": (1,), "stage_rounds": 3, "rest_rounds": 1}
+    return build.resolve(config.to_dict() | {"strategy": strategy})
+
+
+def toy_build(seen):
+    """`build` with the toy's space and evaluator, and the strategy of the config."""
+
+    def built(config):
+        seen.append(config)
+        options = {k: v for k, v in config.strategy.to_dict().items() if k != "name"}
+        strategy = p_darts(SPEC, steps_per_round=3, **options)
+        phases = schedule(rounds=config.train.rounds, **SCHEDULE)
+        loop = make_loop(SPEC, strategy, toy_evaluator(), phases, max_ticks=8)
+        space = types.SimpleNamespace(spec=SPEC)
+        parts = (None, space, None, strategy, toy_evaluator(), phases, loop)
+        return build.Search(config, *parts)
+
+    return built
+
+
+def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(launch.driver, "build", toy_build(seen))
+    result = search(staged_config(), tmp_path)
+    first, second = seen
+    assert (first.space.cells, second.space.cells) == (1, 2)
+    assert first.strategy.kept is None and first.strategy.stage == 0
+    kept = json.loads((tmp_path / "stage_1" / "result.json").read_text())["kept"]
+    assert kept == second.strategy.kept.to_dict() == result["kept"]
+    assert all(len(names) == 2 and "skip_connect" in names for names in kept.values())
+    assert sum(result["best"]["decisions"]) >= 3 and second.strategy.stage == 1
+    seen.clear()
+    assert search(staged_config(), tmp_path) == result  # nothing is searched again
+
+
+def test_stages_of_unknown_arguments_are_refused_before_the_first(tmp_path):
+    with pytest.raises(UserError, match=r"stages\[1\] has no key 'cell'; did you mean"):
+        toy_config(stages=({"cells": 1}, {"cell": 2}))

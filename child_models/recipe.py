@@ -81,6 +81,7 @@ def recipe(
     restart_epochs: int = 0,
     restart_factor: int = 2,
     momentum: float = 0.9,
+    nesterov: bool = True,
     weight_decay: float = 3e-4,
     clip_norm: float | None = 5.0,
     unsampled: str = "decay",
@@ -104,7 +105,8 @@ def recipe(
       min_learning_rate: its floor.
       restart_epochs: first period of a cosine with restarts; 0 for one cosine.
       restart_factor: each period is this many times as long as the one before.
-      momentum: of Nesterov's SGD.
+      momentum: of SGD.
+      nesterov: whether SGD looks ahead.
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "decay" or "frozen", what happens to weights without a gradient.
@@ -125,6 +127,7 @@ def recipe(
     optimizer = sgd(
         cosine_restarts(learning_rate, min_learning_rate, period, factor),
         momentum=momentum,
+        nesterov=nesterov,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         unsampled=unsampled,

@@ -158,11 +158,14 @@ class Book:
         """Folder of the newest checkpoint, None where there is none."""
         return self._checkpoints.latest()
 
-    def result(self, scored: list[dict[str, Any]]) -> dict[str, Any]:
+    def result(
+        self, scored: list[dict[str, Any]], kept: dict[str, list[str]] | None
+    ) -> dict[str, Any]:
         """What ``result.json`` is to hold.
 
         Args:
           scored: candidates of the final choice, the best one first.
+          kept: the choices that a relaxed strategy has left, by decision.
         """
         self._count_seconds()
         progress = self._progress
@@ -171,6 +174,7 @@ class Book:
             "strategy": self._config.strategy.name,
             "best": {k: scored[0][k] for k in ("decisions", "genotype", "reward")},
             "candidates": scored,
+            "kept": kept,
             "budget": {
                 "scored": progress.scored,
                 "child_steps": progress.child_steps,

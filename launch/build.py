@@ -103,15 +103,18 @@ def resolve(config: Mapping[str, Any]) -> ConfigDict:
         section: _resolve_section(section, given.get(section, {}))
         for section in SECTIONS
     }
-    _check_final_space(resolved)
+    _check_spaces(resolved)
     return ConfigDict(resolved).lock()
 
 
-def _check_final_space(resolved: Mapping[str, Any]) -> None:
-    """``retrain.space`` holds arguments of the space; told before the search."""
+def _check_spaces(resolved: Mapping[str, Any]) -> None:
+    """Other places hold arguments of the space too; told before the search."""
     factory = SPACES[resolved["space"]["name"]]
-    changes = resolved["retrain"]["space"] or {}
-    check("config.retrain.space", factory, changes, _GIVEN["space"])
+    others = {"config.retrain.space": resolved["retrain"]["space"] or {}}
+    for i, changes in enumerate(resolved["train"]["stages"]):
+        others[f"config.train.stages[{i}]"] = changes
+    for where, changes in others.items():
+        check(where, factory, changes, _GIVEN["space"])
 
 
 def _resolve_section(section: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from launch.planner import Planner
 from launch.prepare import prepare_jax
 from launch.settings import config_sha256
 from launch.signals import Signals
+from launch.stages import kept_choices, search_stages
 from launch.workdir import open_workdir, read_result, write_json
 
 
@@ -46,7 +47,7 @@ def search(
       config: resolved or not.
       workdir: local or remote.
       built: objects of an earlier search whose config differs in ``train.seed`` only;
-        they come with its compiled programs.
+        they come with its compiled programs.  Not used by a search in stages.
 
     Returns:
       what ``result.json`` holds; the same on all processes.
@@ -58,6 +59,8 @@ def search(
       Interrupted: after SIGINT or SIGTERM to any process, when all is saved.
     """
     config = resolve(config)
+    if config.train.stages:
+        return search_stages(search, config, epath.Path(workdir))
     prepare_jax(config)
     workdir, result = epath.Path(workdir), None
     with distributed.all_or_none():
@@ -227,7 +230,8 @@ class _Run:
                 "training has diverged; search in another workdir with a "
                 "smaller config.evaluator.learning_rate or clip_norm"
             )
-        return None if self._book is None else self._book.result(scored)
+        kept = kept_choices(self._built.space.spec, self._state)
+        return None if self._book is None else self._book.result(scored, kept)
 
 
 def _position(state: SearchState) -> Position:

@@ -10,7 +10,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -47,6 +47,8 @@ class Train:
         number changes results by rounding only.
       deterministic: bit-for-bit results on GPU too, at the price of slower kernels.
       compilation_cache: a folder, "auto" for one in the user's cache, or "off".
+      stages: of a search in stages, the arguments of the space in which each differs,
+        e.g. its cells; every one has so many rounds.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class Train:
     devices: int = 0
     deterministic: bool = False
     compilation_cache: str = "auto"
+    stages: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self):
         for name, least in (
@@ -105,7 +108,8 @@ class Retrain:
       min_learning_rate: its floor.
       restart_epochs: first period of a cosine with restarts; 0 for one cosine.
       restart_factor: each period is this many times as long as the one before.
-      momentum: of Nesterov's SGD.
+      momentum: of SGD.
+      nesterov: whether SGD looks ahead.
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       pad: pixels of pad-and-crop augmentation.
@@ -124,6 +128,7 @@ class Retrain:
     restart_epochs: int = 0
     restart_factor: int = 2
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 3e-4
     clip_norm: float | None = 5.0
     pad: int = 0

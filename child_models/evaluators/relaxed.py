@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from child_models.evaluators.supernet import Scores, check_known, supernet
 from child_models.hypergradient import HYPERGRADIENTS, architecture_gradient
 from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
+from child_models.skip_dropout import skip_dropout_factor
 from child_models.types import Dataset, Space, Task
 from controller.spec import DecisionSpec
 from controller.types import Evaluator, Trial
@@ -45,6 +46,7 @@ def relaxed(
     weight_decay: float = 3e-4,
     clip_norm: float | None = 5.0,
     unsampled: str = "decay",
+    skip_dropout_rest: int | None = None,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -72,6 +74,9 @@ def relaxed(
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "frozen" or "decay", what happens to weights a step gave no gradient.
+      skip_dropout_rest: lets the space's dropout after skips decay within
+        `restart_epochs`, see `skip_dropout_factor`, of which the first so many do not
+        learn the architecture; None for a rate that stays.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -82,7 +87,8 @@ def relaxed(
 
     Raises:
       ValueError: on a space without the relaxed binding, an unknown name, or a batch
-        larger than its split or not a multiple of the devices.
+        larger than its split or not a multiple of the devices; on a decay of skip
+        dropout in a space that has none.
     """
     if "relaxed" not in space.bindings:
         raise ValueError(
@@ -119,6 +125,18 @@ def relaxed(
         mesh=mesh,
     )
 
+    if skip_dropout_rest is not None:
+        _check_skip_dropout(net.module, skip_dropout_rest, restart_epochs)
+
+    def options(state):
+        """Of the search form, in training."""
+        if skip_dropout_rest is None:
+            return {}
+        factor = skip_dropout_factor(
+            state.train.epoch, restart_epochs, skip_dropout_rest
+        )
+        return {"skip_dropout": factor * net.module.skip_dropout}
+
     def train_loss_fn(keys, state, data):
         """The loss on the train batch that comes next, and the position after it."""
         augment_key, dropout_key = keys
@@ -126,8 +144,8 @@ def relaxed(
         images, labels = net.train_batch(net.place, augment_key, data["train"], indices)
 
         def loss(params, architecture):
-            rngs = {"dropout": dropout_key}
-            logits = net.forward(params, space.bind(architecture), images, rngs)
+            rngs, choices = {"dropout": dropout_key}, space.bind(architecture)
+            logits = net.forward(params, choices, images, rngs, **options(state))
             return task.loss(logits, labels).mean(), task.metric(logits, labels).mean()
 
         return loss, position
@@ -161,7 +179,7 @@ def relaxed(
             choices = space.bind({"weights": weights, "live": live})
             rngs = {"dropout": dropout_key}
             scores = net.measure(
-                lambda images: net.forward(params, choices, images, rngs),
+                lambda x: net.forward(params, choices, x, rngs, **options(state)),
                 data,
                 indices,
                 mean,
@@ -211,6 +229,18 @@ def relaxed(
         return net.score(logits_of(state, decisions), data)
 
     return Evaluator(net.data, net.init, improve, evaluate, score, gradients=True)
+
+
+def _check_skip_dropout(module, rest, epochs):
+    if not hasattr(module, "skip_dropout"):
+        raise ValueError(
+            f"evaluator.skip_dropout_rest is {rest}; the space has no skip_dropout"
+        )
+    if not 0 <= rest <= epochs:
+        raise ValueError(
+            f"evaluator.skip_dropout_rest is {rest}; it must be 0 to "
+            f"restart_epochs={epochs}"
+        )
 
 
 def one_architecture(spec: DecisionSpec, decisions: jax.Array) -> dict[str, Any]:

@@ -52,8 +52,8 @@ class Supernet(NamedTuple):
       place: how batches are split over devices.
       scale: uint8 images to normalised ones.
       init: ``(key, data) -> SharedState``.
-      forward: ``(params, choices, images, rngs) -> logits``, with the statistics of the
-        batch.
+      forward: ``(params, choices, images, rngs, **options) -> logits``, with the
+        statistics of the batch; options of the search form.
       train_batch: ``(place, key, split, indices[B]) -> (images, labels)``, augmented.
       measure: ``(logits_of, data, indices[S], weight[S]) -> Scores``: weighted sums
         over a validation batch, with ``logits_of(images)``.
@@ -140,8 +140,9 @@ def supernet(
         )
         return place.copy(state)
 
-    def forward(params, choices, images, rngs=None):
-        return module.apply({"params": params}, choices, images, True, rngs=rngs)
+    def forward(params, choices, images, rngs=None, **options):
+        variables = {"params": params}
+        return module.apply(variables, choices, images, True, rngs=rngs, **options)
 
     def train_batch(place, key, split, indices):
         indices = place.split(indices)

@@ -1,7 +1,7 @@
 """A policy of independent categorical distributions, one a decision.
 
-A decision's logits are masked by what its prefix allows, so that choices of a spec with
-a rule are independent but for the masks.
+A decision's logits are masked by what its prefix allows, and added to the logarithm of
+the rule's prior: with equal logits architectures are drawn as by `DecisionSpec.sample`.
 
 Shapes: n architectures, T decisions, V choices (padded).
 """
@@ -27,8 +27,10 @@ def categorical_policy(spec: DecisionSpec, *, init_scale: float = 1e-3) -> Polic
     shape = (spec.length, spec.max_choices)
 
     def masked(logits, prefix, t):
-        row = jnp.where(spec.legal(prefix, t), logits[t], -jnp.inf)
-        return jax.nn.log_softmax(row)
+        row = logits[t]
+        if spec.rule is not None:
+            row = row + jnp.log(spec.rule.prior(spec, prefix, t))
+        return jax.nn.log_softmax(jnp.where(spec.legal(prefix, t), row, -jnp.inf))
 
     def walk(logits, choose):
         def step(prefix, t):

@@ -280,6 +280,18 @@ def test_p_darts_keeps_fewer_ops_in_each_stage_nested():
     assert np.abs(states[4].params["op"]).max() < 0.01
 
 
+def test_a_stage_of_its_own_begins_with_what_is_kept():
+    names = [decision.name for decision in SPEC.decisions]
+    kept = {name: ["skip_connect", "conv"] for name in names}
+    options = {"kept": kept, "stage_rounds": 2, "rest_rounds": 0, "drops": (2, 1, 1)}
+    for stage, left in ((1, 1), (3, 2)):
+        driver = Driver(p_darts(SPEC, stage=stage, **options))
+        states, *_ = driver.run(ZERO, 5)
+        for state, count in zip(states, [2, 2, left, left, left], strict=False):
+            live = np.asarray(state.live["normal"])
+            assert np.all(live.sum(1) == count) and not np.any(live[:, [0, 3]])
+
+
 def test_strongest_keeps_one_and_of_equal_ops_the_first():
     live = jax.tree.map(lambda x: x > 0, by_group([[1, 1, 1, 1], [0, 1, 0, 1]]))
     weights = by_group([[0.1, 0.4, 0.4, 0.1], [0.0, 0.5, 0.0, 0.5]])
@@ -425,6 +437,7 @@ def test_a_heavy_cost_chooses_the_cheapest_path(paths):
         ("p_darts", {"drops": (1,), "rest_rounds": 25}, "rest_rounds is 25"),
         ("p_darts", {"drops": (1,), "capped": "odd"}, "capped is 'odd'; known: normal"),
         ("p_darts", {"drops": (1,), "max_skips": -1}, "max_skips is -1"),
+        ("p_darts", {"kept": {}}, "kept of '0>1' is nothing; known: none, skip_conn"),
         ("proxylessnas", {"paths": 1}, "paths is 1; it must be 2 or more"),
         ("proxylessnas", {"cost": {"sep": 1.0}}, "cost names 'sep'; known: conv, none"),
         ("proxylessnas", {"cost": {"conv": -1.0}}, "cost of 'conv' is -1.0"),

@@ -139,6 +139,18 @@ def test_each_collapse_says_what_to_change(changes, reason, advice):
     assert found["round"] == 7
 
 
+def test_relaxed_weights_collapse_into_skips_alone():
+    relaxed = {"alpha_entropy": 0.5, "entropy": None, "distinct": 0.01}
+    healthy = record(**relaxed, derived_skip_share=0.5)
+    assert collapse(SPEC, healthy) is None
+    found = collapse(SPEC, record(**relaxed, derived_skip_share=0.75))
+    assert "75% of the derived ops are skips" in found["reason"]
+    assert "p_darts" in found["advice"]
+    assert (
+        collapse(SPEC, record(**relaxed, derived_skip_share=1.0, warm_up=True)) is None
+    )
+
+
 def test_warm_up_and_tiny_samples_are_no_collapse():
     assert collapse(SPEC, record(entropy=0.0, warm_up=True)) is None
     assert collapse(SPEC, record(scored=4, distinct=0.25)) is None

@@ -51,6 +51,7 @@ class Relaxation(NamedTuple):
       settle: ``(key, old state, new state, proposal) -> state``, after a step of Adam;
         None for the new state.
       derive: ``(weights) -> int32[T]``; None for `DecisionSpec.derive`.
+      live: like the spec, the choices of the start; None for all.
     """
 
     init: Callable[[Key], Any]
@@ -58,6 +59,7 @@ class Relaxation(NamedTuple):
     propose: Callable[[Key, RelaxedState], dict[str, ByGroup]] | None = None
     settle: Callable[[Key, RelaxedState, RelaxedState, Proposal], Any] | None = None
     derive: Callable[[ByGroup], jax.Array] | None = None
+    live: ByGroup | None = None
 
 
 def differentiable(
@@ -113,7 +115,8 @@ def differentiable(
         return relaxation.weights(state.params, state.live, state.step)
 
     def init(key):
-        params, live = relaxation.init(key), own_choices(spec)
+        params = relaxation.init(key)
+        live = own_choices(spec) if relaxation.live is None else relaxation.live
         step = jnp.int32(0)
         genotype = derive(relaxation.weights(params, live, step))
         return RelaxedState(params, optimizer.init(params), live, step, genotype)
@@ -169,6 +172,35 @@ def own_choices(spec: DecisionSpec) -> ByGroup:
     return {
         group: jnp.array(
             [np.arange(width) < spec.num_choices[t] for t in spec.groups[group]]
+        )
+        for group, (_, width) in spec.relaxed.items()
+    }
+
+
+def named_live(spec: DecisionSpec, kept: Mapping[str, Sequence[str]]) -> ByGroup:
+    """bool, like the spec: the choices that are named, by name of the decision.
+
+    Raises:
+      ValueError: on a decision without choices, or a name that is not there.
+    """
+    for decision in spec.decisions:
+        names = kept.get(decision.name, ())
+        if not names or not set(names) <= set(decision.choices):
+            raise ValueError(
+                f"kept of {decision.name!r} is {', '.join(names) or 'nothing'}; known: "
+                f"{', '.join(decision.choices)}"
+            )
+    if unknown := kept.keys() - {decision.name for decision in spec.decisions}:
+        raise ValueError(f"kept names {min(unknown)!r}, which is no decision")
+    return {
+        group: jnp.array(
+            [
+                [
+                    name in kept[spec.decisions[t].name]
+                    for name in _padded(spec.decisions[t].choices, width)
+                ]
+                for t in spec.groups[group]
+            ]
         )
         for group, (_, width) in spec.relaxed.items()
     }

@@ -6,11 +6,11 @@ logits begin anew; in the first rounds of a stage they rest.  What is derived ha
 edge of "none", and at most so many skips: the weakest skip is forbidden, and all is
 derived again, until that holds.
 
-Here all stages run in one network.  The paper's is deeper in every stage; its skip
-dropout is an argument of the space.
+All stages run in one network, or each in one of its own (``train.stages``), which is
+deeper each time in the paper.  Skip dropout is an argument of the space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from controller.strategies.differentiable.core import (
     differentiable,
     held,
     named_choices,
+    named_live,
     normal_logits,
     softmax_of_live,
 )
@@ -38,6 +39,8 @@ def p_darts(
     rest_rounds: int = 10,
     max_skips: int | None = 2,
     capped: str | None = None,
+    stage: int | None = None,
+    kept: Mapping[str, Sequence[str]] | None = None,
     steps_per_round: int = 1,
     learning_rate: float = 6e-4,
     weight_decay: float = 1e-3,
@@ -54,6 +57,8 @@ def p_darts(
       rest_rounds: at its start, in which the logits stay.
       max_skips: most skips of what is derived; None for any number.
       capped: the group to which that applies, "normal" in the paper; None for all.
+      stage: which one, from 0, where each is a search of its own; None for all in one.
+      kept: the choices that an earlier stage has left, by decision; None for all.
       steps_per_round: updates of a round.
       learning_rate: of Adam.
       weight_decay: L2 coefficient of the logits.
@@ -67,7 +72,10 @@ def p_darts(
       ValueError: on a number out of its range, if no op of an edge would be left, or on
         an unknown group.
     """
-    _check(spec, drops, stage_rounds, rest_rounds, max_skips, capped)
+    live = None if kept is None else named_live(spec, kept)
+    drops = drops if stage is None else drops[stage : stage + 1]
+    fewest = min(spec.num_choices if kept is None else map(len, kept.values()))
+    _check(spec, fewest, drops, stage_rounds, rest_rounds, max_skips, capped)
     init = normal_logits(spec, init_scale)
     stage_steps = stage_rounds * steps_per_round
     dropped_after = jnp.array([*drops, 0], jnp.int32)  # nothing after the last
@@ -95,7 +103,7 @@ def p_darts(
 
     return differentiable(
         spec,
-        Relaxation(init, weights, settle=settle, derive=derive),
+        Relaxation(init, weights, settle=settle, derive=derive, live=live),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         adam_b1=adam_b1,
@@ -155,8 +163,7 @@ def capped_derivation(
     return spec.derive(jax.lax.fori_loop(0, spec.length, forbid_weakest, allowed))
 
 
-def _check(spec, drops, stage_rounds, rest_rounds, max_skips, capped):
-    fewest = min(spec.num_choices)
+def _check(spec, fewest, drops, stage_rounds, rest_rounds, max_skips, capped):
     if any(drop < 0 for drop in drops) or sum(drops) >= fewest:
         raise ValueError(
             f"drops are {tuple(drops)}, {sum(drops)} in all; they must be 0 or more "

@@ -218,6 +218,7 @@ def test_one_architecture_runs_its_ops_only():
         ({"reward": "speed"}, "reward is 'speed'; known: accuracy, negative_loss"),
         ({"batch_size": 13}, "train split of 12"),
         ({"reward_batch_size": 11}, "validation split of 10"),
+        ({"skip_dropout_rest": 5}, "rest is 5; the space has no skip_dropout"),
     ],
 )
 def test_refuses(options, text):

@@ -1,0 +1,76 @@
+"""A search in stages, each in a network of its own, as in P-DARTS.
+
+A stage is a search like any other: it compiles once, and its workdir is ``stage_1``,
+``stage_2``, ... in that of the search, which is itself the last stage's.  The ops that
+one has left on each edge are all that the next one takes over.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from controller.loop import SearchState
+from controller.spec import DecisionSpec
+from controller.strategies.differentiable.core import RelaxedState
+from launch import distributed
+
+Kept = dict[str, list[str]]  # names of choices by name of the decision
+
+
+def search_stages(
+    search: Callable[[ConfigDict, epath.Path], dict[str, Any]],
+    config: ConfigDict,
+    workdir: epath.Path,
+) -> dict[str, Any]:
+    """Runs all stages, or goes on with the one that is not finished.
+
+    Args:
+      search: of one stage.
+      config: resolved; ``train.stages`` has the arguments of each stage's space.
+      workdir: of the last stage; the others have folders in it.
+
+    Returns:
+      the result of the last stage.
+    """
+    count, kept, result = len(config.train.stages), None, {}
+    for stage in range(count):
+        if distributed.is_main():
+            print(f"== stage {stage + 1} of {count}", flush=True)
+        is_last = stage == count - 1
+        folder = workdir if is_last else workdir / f"stage_{stage + 1}"
+        result = search(stage_config(config, stage, kept), folder)
+        kept = result["kept"]
+    return result
+
+
+def stage_config(config: ConfigDict, stage: int, kept: Kept | None) -> ConfigDict:
+    """The config of one stage, as that of a search without stages.
+
+    Args:
+      config: of all.
+      stage: its number, from 0.
+      kept: what the stage before has left; None of the first.
+    """
+    changed = config.copy_and_resolve_references()
+    changed.unlock()
+    changed.space.update(config.train.stages[stage])
+    changed.train.stages = ()
+    if "stage" in changed.strategy:
+        changed.strategy.stage = stage
+        changed.strategy.kept = kept
+    return changed.lock()
+
+
+def kept_choices(spec: DecisionSpec, state: SearchState) -> Kept | None:
+    """The choices that a relaxed strategy has left; None of another strategy."""
+    if not isinstance(state.strategy, RelaxedState):
+        return None
+    kept = {}
+    for group, members in spec.groups.items():
+        for t, live in zip(members, state.strategy.live[group], strict=True):
+            decision = spec.decisions[t]
+            pairs = zip(decision.choices, live, strict=False)
+            kept[decision.name] = [name for name, alive in pairs if alive]
+    return kept

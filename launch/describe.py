@@ -2,7 +2,7 @@
 
     python -m launch.describe --arch=NASNet-A-mobile [--json]
     python -m launch.describe --arch=NASNet-A-CIFAR --config.space.channels=44
-    python -m launch.describe --arch=runs/enas/result.json
+    python -m launch.describe --arch=runs/enas/result.json [--draw=cell.svg]
     python -m launch.describe --config=configs/enas_micro_cifar10.py [--arch=ARC]
 
 ``--arch`` is a published name, a file (result.json, retrain.json, an artefact, a text),
@@ -13,8 +13,7 @@ paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--ima
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -26,6 +25,8 @@ from controller.spec import DecisionSpec
 from launch import command
 from launch.architectures import Subject, find
 from launch.command import UserError, user_errors
+from launch.figures.graphs import graphs
+from launch.figures.text import picture
 from launch.settings import check_known, check_section, fill
 
 
@@ -74,39 +75,6 @@ def build(subject: Subject) -> Space:
 # ---- text ---------------------------------------------------------------------------
 
 
-def picture(spec: DecisionSpec, decisions: tuple[int, ...]) -> str:
-    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
-    nodes: dict[str, dict[str, str]] = {}
-    number = math.inf  # of nodes that exist
-    for decision, value in zip(spec.decisions, decisions, strict=True):
-        if decision.group == "blocks":
-            number = int(decision.choices[value])
-        if decision.group == "blocks" or decision.node >= number:
-            continue
-        node, _, field = decision.name.rpartition("/")
-        node = node or f"node {decision.node + 1}"
-        nodes.setdefault(node, {})[field] = decision.choices[value]
-    width = max(map(len, nodes))
-    return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in nodes.items())
-
-
-def _formula(fields: Mapping[str, str]) -> str:
-    """What a node computes of its inputs, from the decisions about it."""
-    sides = [side for side in ("left", "right") if f"op_{side}" in fields]
-    if sides:
-        terms = [f"{fields[f'op_{s}']}({fields[f'input_{s}']})" for s in sides]
-        if fields.get("combiner") == "concat":
-            return f"concat({', '.join(terms)})"
-        return " + ".join(terms)
-    edges = [(f.partition(">")[0], op) for f, op in fields.items() if ">" in f]
-    if edges:
-        terms = [f"{op}({source})" for source, op in edges if op != "none"]
-        return " + ".join(terms) or "0"
-    skips = [f.removeprefix("skip_") for f, choice in fields.items() if choice == "yes"]
-    others = [choice for f, choice in fields.items() if not f.startswith("skip_")]
-    return ", ".join(others + ([f"skips from {' '.join(skips)}"] if skips else []))
-
-
 def _sizes(subject: Subject) -> str:
     options = ", ".join(f"{k}={v}" for k, v in subject.options.items())
     image = "x".join(map(str, subject.image))
@@ -118,6 +86,21 @@ def summary(spec: DecisionSpec) -> str:
     groups = ", ".join(f"{len(ts)} {group}" for group, ts in spec.groups.items())
     size = spec.size()
     return f"{spec.length} decisions ({groups}), {size:,} architectures ({size:.3g})"
+
+
+def draw(
+    path: str, subject: Subject, spec: DecisionSpec, decisions: Sequence[int]
+) -> None:
+    """Writes the picture of an architecture, with the name of its space.
+
+    Raises:
+      UserError: if the file is not an SVG or PNG, or cannot be written.
+    """
+    from launch.figures.image import write  # matplotlib takes a second to load
+
+    with user_errors("--draw"):
+        drawn = graphs(spec, decisions, subject.space, subject.options)
+        write(path, drawn, subject.space)
 
 
 # ---- the program --------------------------------------------------------------------
@@ -143,12 +126,15 @@ def main() -> None:
         print(summary(build(subject).spec))
         return
     found = describe(subject)
+    spec = build(subject).spec
+    if options.draw is not None:
+        draw(options.draw, subject, spec, found["decisions"])
     if options.json:
         print(json.dumps(found))
         return
     print(_sizes(subject))
     print(found["genotype"])
-    print(picture(build(subject).spec, tuple(found["decisions"])))
+    print(picture(spec, found["decisions"]))
     for name in ("params", "params_aux", "macs"):
         print(f"{name:10}  {found[name]:,}")
 
@@ -167,6 +153,7 @@ if __name__ == "__main__":
     command.define_config(required=False)
     flags.DEFINE_string("arch", None, "published name, file, string, arc or genotype")
     flags.DEFINE_bool("json", False, "one line of JSON")
+    flags.DEFINE_string("draw", None, "a .svg or .png file that the picture is put in")
     flags.DEFINE_list("image", None, "H,W,C of the images")
     flags.DEFINE_integer("classes", None, "number of classes", lower_bound=1)
     command.run(main)

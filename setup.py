@@ -45,6 +45,7 @@ setup(
     packages=find_packages(
         include=["controller*", "child_models*", "launch*", "configs*"]
     ),
+    package_data={"launch": ["report_assets/*"]},
     python_requires=">=3.11",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

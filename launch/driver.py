@@ -31,7 +31,7 @@ from launch.derive import derive
 from launch.planner import Planner
 from launch.settings import config_sha256
 from launch.signals import Signals
-from launch.workdir import open_workdir, read_result, write_json
+from launch.workdir import open_workdir, read_result, record_command, write_json
 
 
 class SearchFailed(UserError):
@@ -39,7 +39,11 @@ class SearchFailed(UserError):
 
 
 def search(
-    config: Mapping[str, Any], workdir: epath.PathLike, *, built: Search | None = None
+    config: Mapping[str, Any],
+    workdir: epath.PathLike,
+    *,
+    built: Search | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Runs a search in a workdir, or goes on with the one that is there.
 
@@ -48,6 +52,7 @@ def search(
       workdir: local or remote.
       built: objects of an earlier search whose config differs in ``train.seed`` only;
         they come with its compiled programs.
+      command: that the user typed, to be kept in the workdir.
 
     Returns:
       what ``result.json`` holds; the same on all processes.
@@ -65,6 +70,8 @@ def search(
         built = build(config) if built is None else built
         if distributed.is_main():
             workdir = open_workdir(workdir, config)
+            if command is not None:
+                record_command(workdir, command)
             result = read_result(workdir)
     _check_same(config, built)
     result = _shared(result)

@@ -25,7 +25,7 @@ def main() -> None:
     workdir = flags.FLAGS.workdir
     config = resolve(command.config_from_flags())
     with distributed.joined(distributed.arguments_from_flags()):
-        result = search(config, workdir)
+        result = search(config, workdir, command=command.this_command())
     if distributed.is_main():
         _tell(result, workdir, config.evaluator.name)
 

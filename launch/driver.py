@@ -44,6 +44,7 @@ def search(
     *,
     built: Search | None = None,
     command: str | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Runs a search in a workdir, or goes on with the one that is there.
 
@@ -53,6 +54,7 @@ def search(
       built: objects of an earlier search whose config differs in ``train.seed`` only;
         they come with its compiled programs.
       command: that the user typed, to be kept in the workdir.
+      quiet: whether nothing but warnings is printed.
 
     Returns:
       what ``result.json`` holds; the same on all processes.
@@ -84,7 +86,8 @@ def search(
         book = None
         with distributed.all_or_none():
             if distributed.is_main():
-                book = stack.enter_context(Book(built, config, workdir, planner))
+                book = Book(built, config, workdir, planner, quiet)
+                stack.enter_context(book)
         signals = stack.enter_context(Signals())
         run = _Run(built, config, planner, signals, book)
         run.restore()
@@ -216,7 +219,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if self._book is not None:
-            print(text, flush=True)
+            self._book.say(text)
 
     def _fail(self, log: Any, count: int) -> None:
         what = "reward" if log.learn[count] else "child loss"

@@ -17,6 +17,7 @@ from etils import epath
 
 from launch import command
 from launch.command import UserError, user_errors
+from launch.describe import summary
 from launch.reporting.run import Run, read_run
 
 
@@ -34,7 +35,8 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, Run]:
     (first, reference), *others = runs.items()
     for name, run in others:
         same = run.subject.space == reference.subject.space
-        if not same or run.space.spec.decisions != reference.space.spec.decisions:
+        specs = [of.space.spec for of in (run, reference)]
+        if not same or len({getattr(spec, "decisions", None) for spec in specs}) > 1:
             raise UserError(
                 f"{first} searches {_space(reference)}, {name} {_space(run)}: workdirs "
                 "of different spaces do not go into one report"
@@ -43,7 +45,7 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, Run]:
 
 
 def _space(run: Run) -> str:
-    return f"{run.subject.space} ({run.space.spec.length} decisions)"
+    return f"{run.subject.space} of {summary(run.space.spec)}"
 
 
 def _names(paths: Sequence[str]) -> list[str]:

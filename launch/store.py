@@ -221,9 +221,9 @@ def read_trials(workdir: epath.PathLike) -> list[tuple]:
 
 
 def read_scored(workdir: epath.PathLike) -> list[tuple]:
-    """All rows (round, decisions, reward, cost, reason), in order."""
+    """All rows (round, decisions, encoding, reward, cost, reason), in order."""
     query = (
-        "select round, decisions, reward, cost, reason from trials "
+        "select round, decisions, encoding, reward, cost, reason from trials "
         'order by seed, round, "index"'
     )
     return _read(workdir, query)

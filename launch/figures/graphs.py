@@ -91,6 +91,8 @@ def graphs(
     Raises:
       ValueError: on illegal decisions.
     """
+    if hasattr(spec, "unpack"):  # of graphs without bound
+        return {"": _layered(spec.unpack(decisions))}
     found = nodes(spec, spec.validate(decisions))
     fields = [field for of in found.values() for field in of]
     if space in _WIRING:
@@ -164,11 +166,16 @@ def _edges(found) -> dict[str, nx.MultiDiGraph]:
     """One input: the last node is the output.  Two: all computed ones are returned."""
     cells: dict[str, list[tuple[str, str, str]]] = {}
     for name, fields in found.items():
-        cell = "" if name.startswith("node ") else name
         for field, value in fields.items():
-            if ">" in field:
-                edge = (*field.split(">"), value.choice)
-                cells.setdefault(cell, []).append(edge)
+            source, arrow, target = field.partition(">")
+            if arrow:
+                cell, _, node = name.rpartition("/")
+                cell = (
+                    cell
+                    if node in (target, f"node {value.decision.node + 1}")
+                    else name
+                )
+                cells.setdefault(cell, []).append((source, target, value.choice))
     return {cell: _of_edges(edges) for cell, edges in cells.items()}
 
 
@@ -244,6 +251,24 @@ def _chain(found: Mapping[str, Fields]) -> nx.MultiDiGraph:
         for j in _skips(found[target]):
             graph.add_edge(names[j], target, label="", kind="skip")
     _return(graph, names[-1:], "logits")
+    return graph
+
+
+def _layered(architecture: Any) -> nx.MultiDiGraph:
+    """A graph of `layers` in a row, and `skips` between vertices; 0 is the image."""
+    graph = nx.MultiDiGraph()
+    graph.add_node(0, label="image", kind="state")
+    for i, layer in enumerate(architecture.layers, start=1):
+        text = [str(i), layer.op]
+        if layer.op == "conv":
+            stride = f"/{layer.stride}" if layer.stride > 1 else ""
+            text[1] = f"conv {layer.height}x{layer.width}{stride}"
+            text.append(f"to {layer.channels}")
+        graph.add_node(i, label="\n".join([*text, layer.activation]), kind="layer")
+        graph.add_edge(i - 1, i, label="", kind="main")
+    for source, target in architecture.skips:
+        graph.add_edge(source, target, label="", kind="skip")
+    _return(graph, [len(architecture.layers)], "logits")
     return graph
 
 

@@ -1,6 +1,7 @@
 """Architectures as text for a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from controller.spec import DecisionSpec
 from launch.figures.graphs import ABSENT, SIDES, nodes
@@ -8,12 +9,27 @@ from launch.figures.graphs import ABSENT, SIDES, nodes
 
 def picture(spec: DecisionSpec, decisions: Sequence[int]) -> str:
     """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
+    if hasattr(spec, "unpack"):  # of graphs without bound
+        return "\n".join(_lines(spec.unpack(decisions)))
     found = {
         name: {field: value.choice for field, value in fields.items()}
         for name, fields in nodes(spec, decisions).items()
     }
     width = max(map(len, found))
     return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in found.items())
+
+
+def _lines(architecture: Any) -> Iterator[str]:
+    """A graph, a vertex a line: ``vertex 2  conv 3x3/2 to 16 channels + vertex 0``."""
+    yield "  vertex 0  the image"
+    for i, layer in enumerate(architecture.layers, start=1):
+        terms = ["identity"]
+        if layer.op == "conv":
+            stride = f"/{layer.stride}" if layer.stride > 1 else ""
+            size = f"{layer.height}x{layer.width}{stride}"
+            terms = [f"conv {size} to {layer.channels} channels"]
+        terms += [f"vertex {a}" for a, b in architecture.skips if b == i]
+        yield f"  vertex {i}  {' + '.join(terms)}, {layer.activation}"
 
 
 def _formula(fields: Mapping[str, str]) -> str:

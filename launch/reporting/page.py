@@ -191,7 +191,7 @@ def _random_row(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "mean": mean,
         "standard_error": error,
         "spread": float(np.std(accuracies, ddof=1)) if len(rows) > 1 else None,
-        **{key: float(np.mean([r[key] for r in rows])) for key in ("params", "macs")},
+        **{key: round(np.mean([r[key] for r in rows])) for key in ("params", "macs")},
     }
 
 
@@ -203,8 +203,12 @@ def _differences(runs: Mapping[str, Run]) -> list[list[Any]]:
     configs = [run.config for run in runs.values()]
     keys = sorted({k for c in configs[1:] for k in differing_keys(configs[0], c)})
     values = [_flat(config) for config in configs]
-    return [[key, *(json.dumps(v.get(key)) for v in values)] for key in keys]
+    return [
+        [key, *(json.dumps(v[key]) if key in v else "-" for v in values)]
+        for key in keys
+    ]
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are not None by dotted key."""
     return {key: pair[0] for key, pair in differing_keys(config, {}).items()}

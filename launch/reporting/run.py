@@ -36,6 +36,7 @@ class Trials(NamedTuple):
 
     round: np.ndarray  # int[N]
     decisions: list[str]
+    encoding: dict[str, str | None]  # by decisions
     reward: np.ndarray  # float[N], NaN where a trial is not valid
     cost: np.ndarray  # float[N], the first objective; NaN where there is none
     reasons: dict[str, int]  # how many are not valid, by reason
@@ -88,14 +89,16 @@ def _read_trials(workdir: epath.Path) -> Trials:
 
 def _trials(rows: Sequence[tuple]) -> Trials:
     reasons: dict[str, int] = {}
-    for _, _, reward, _, reason in rows:
+    for *_, reward, _, reason in rows:
         if reward is None:
-            reasons[reason or "no reason"] = reasons.get(reason or "no reason", 0) + 1
+            reason = reason or "no reason is known"
+            reasons[reason] = reasons.get(reason, 0) + 1
     return Trials(
         np.array([row[0] for row in rows], int),
         [row[1] for row in rows],
-        np.array([np.nan if row[2] is None else row[2] for row in rows], float),
-        np.array([_number(row[3]) for row in rows], float),
+        {row[1]: row[2] for row in rows},
+        np.array([np.nan if row[3] is None else row[3] for row in rows], float),
+        np.array([_number(row[4]) for row in rows], float),
         reasons,
     )
 
@@ -296,11 +299,10 @@ def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, 
 
 def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
     """What a report says of one architecture."""
-    values, spec = as_decisions(decisions), run.space.spec
     return {
         "decisions": decisions,
-        "encoding": spec.codec.encode(spec, values),  # known to be legal
-        "text": picture(spec, values),
+        "encoding": run.trials.encoding.get(decisions) or decisions,
+        "text": picture(run.space.spec, as_decisions(decisions)),
         "reward": None if reward is None else _round(reward),
         "round": None if round is None else round + 1,
         **counts.get(decisions, {}),

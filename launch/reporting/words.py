@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from launch.command import command_line
+from launch.describe import summary as space_summary
 from launch.display import duration
 from launch.reporting.run import Run, Scored
 from launch.rounds import collapse
@@ -68,13 +67,9 @@ def _policy(run: Run) -> list[tuple[str, str]]:
         )
         said.append(("bad", sentence))
     if learnt:
-        uniform = sum(np.log(spec.num_choices))
         first, last = learnt[0]["entropy"], learnt[-1]["entropy"]
         word = "fell" if last < first else "rose"
-        sentence = (
-            f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats; a "
-            f"uniform policy has {uniform:.1f}."
-        )
+        sentence = f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
         kind = "note" if fallen is not None else "good"
         said.append((kind, sentence))
     return [*said, *_shifts(learnt)]
@@ -129,12 +124,9 @@ def _next(run: Run) -> list[tuple[str, str]]:
 
 def facts(run: Run) -> dict[str, str]:
     """Space, seed, versions, and the time of each phase, in words."""
-    spec, config = run.space.spec, run.config
-    groups = ", ".join(f"{len(ts)} {group}" for group, ts in spec.groups.items())
-    size = spec.size()
+    config = run.config
     found = {
-        "space": f"{config['space']['name']}: {spec.length} decisions ({groups})",
-        "architectures": f"{size:,}" if size < 10**15 else f"{size:.3g}",
+        "space": f"{config['space']['name']}: {space_summary(run.space.spec)}",
         "strategy": config["strategy"]["name"],
         "evaluator": config["evaluator"]["name"],
         "data": str(config["data"].get("name")),

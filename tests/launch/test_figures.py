@@ -1,6 +1,7 @@
 """Drawings: architectures as graphs, and that nothing lies on another thing."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from matplotlib import image as matplotlib_image
 
 from child_models.spaces import PUBLISHED, SPACES
+from controller.spec import Decision, DecisionSpec
 from launch.figures.graphs import graphs
 from launch.figures.image import inline_svg, pixels, svg, text_width, write
 from launch.figures.layout import lay_out
@@ -115,6 +117,55 @@ def test_a_stage_has_only_nodes_that_a_bit_names():
         ("input", "2", ""),
     ]
     assert list(stages["stage_2"]) == ["input"]
+
+
+def test_a_cell_of_edges_with_two_inputs_returns_all_its_nodes():
+    ops = ("none", "skip_connect", "sep_conv_3x3")
+    spec = DecisionSpec(
+        tuple(
+            Decision(f"{cell}/{target}/{source}>{target}", ops, cell, target - 2)
+            for cell in ("normal", "reduce")
+            for target in (2, 3)
+            for source in range(target)
+        )
+    )
+    cells = graphs(spec, (1, 2, 0, 1, 2) * 2)
+    assert (
+        edges(cells["reduce"])
+        == edges(cells["normal"])
+        == [
+            ("0", "1", "sep_conv_3x3"),
+            ("0", "c_{k}", ""),
+            ("1", "c_{k}", ""),
+            ("c_{k-1}", "0", "sep_conv_3x3"),
+            ("c_{k-1}", "1", "skip_connect"),
+            ("c_{k-2}", "0", "skip_connect"),
+        ]
+    )
+    assert picture(spec, (1, 2, 0, 1, 2) * 2).splitlines()[1] == (
+        "  normal/3  skip_connect(1) + sep_conv_3x3(2)"
+    )
+
+
+def test_a_graph_without_bound_is_a_row_of_layers_with_skips():
+    conv = SimpleNamespace(
+        op="conv", height=3, width=1, stride=2, channels=8, activation="bn_relu"
+    )
+    identity = SimpleNamespace(op="identity", activation="linear")
+    found = SimpleNamespace(layers=(conv, identity), skips=((0, 2),))
+    spec = SimpleNamespace(unpack=lambda decisions: found)
+    graph = graphs(spec, ())[""]
+    assert graph.nodes[1]["label"] == "1\nconv 3x1/2\nto 8\nbn_relu"
+    assert list(graph.edges(data="kind")) == [
+        (0, 1, "main"),
+        (0, 2, "skip"),
+        (1, 2, "main"),
+        (2, "logits", "main"),
+    ]
+    assert picture(spec, ()).splitlines()[1:] == [
+        "  vertex 1  conv 3x1/2 to 8 channels, bn_relu",
+        "  vertex 2  identity + vertex 0, linear",
+    ]
 
 
 # ---- layout -------------------------------------------------------------------------

@@ -4,16 +4,18 @@
     python -m launch.describe --arch=NASNet-A-CIFAR --config.space.channels=44
     python -m launch.describe --arch=runs/enas/result.json [--draw=cell.svg]
     python -m launch.describe --config=configs/enas_micro_cifar10.py [--arch=ARC]
+    python -m launch.describe --config=configs/enas_micro_cifar10.py --explain
 
 ``--arch`` is a published name, a file (result.json, retrain.json, an artefact, a text),
 a genotype, a NAS-Bench-201 string or an ENAS arc.  A published name carries its own
 sizes, a result.json those of its workdir; a text without a config gets those of its
 paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--image`` and
-``--classes`` do so for the images.  Shapes suffice: nothing is loaded or compiled.
+``--classes`` do so for the images.  Without an architecture the space is described.
+Shapes suffice: nothing is loaded or compiled.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -24,9 +26,18 @@ from child_models.types import Space
 from controller.spec import DecisionSpec
 from launch import command
 from launch.architectures import Subject, find
+from launch.build import build_space, resolve
 from launch.command import UserError, user_errors
+from launch.explain import explain
 from launch.figures.graphs import graphs
 from launch.figures.text import picture
+from launch.glance import (
+    decisions_table,
+    memory_line,
+    sizes,
+    sizes_table,
+    supernet_memory,
+)
 from launch.settings import check_known, check_section, fill
 
 
@@ -88,6 +99,29 @@ def summary(spec: DecisionSpec) -> str:
     return f"{spec.length} decisions ({groups}), {size:,} architectures ({size:.3g})"
 
 
+def glance(subject: Subject, config: Mapping[str, Any] | None) -> None:
+    """Prints what there is to choose, how large networks are, what a supernet takes.
+
+    Args:
+      subject: without an architecture; of the network that is retrained.
+      config: of the search, None for a space alone.
+    """
+    space = build(subject)
+    print(summary(space.spec))
+    if not hasattr(space.spec, "num_choices"):  # graphs without bound
+        return
+    print(decisions_table(space.spec), flush=True)
+    with user_errors("config.space"):  # images too small for the network
+        print(sizes_table(sizes(space, subject.image)), flush=True)
+    resolved = None if config is None else resolve(config)
+    if resolved is not None and "batch_size" in resolved.evaluator:
+        batch_size = resolved.evaluator.batch_size
+        searched = build_space(resolved, subject.classes)
+        memory = supernet_memory(searched, subject.image, batch_size)
+        if memory is not None and resolved.evaluator.name != "from_scratch":
+            print(memory_line(memory, batch_size))
+
+
 def draw(
     path: str, subject: Subject, spec: DecisionSpec, decisions: Sequence[int]
 ) -> None:
@@ -121,9 +155,12 @@ def main() -> None:
         subject = subject._replace(image=_image(options.image))
     if options.classes is not None:
         subject = subject._replace(classes=options.classes)
+    if options.explain:
+        print(explain(resolve(_needed(config))))
+        return
     if subject.arch is None:
         print(_sizes(subject))
-        print(summary(build(subject).spec))
+        glance(subject, config)
         return
     found = describe(subject)
     spec = build(subject).spec
@@ -137,6 +174,12 @@ def main() -> None:
     print(picture(spec, found["decisions"]))
     for name in ("params", "params_aux", "macs"):
         print(f"{name:10}  {found[name]:,}")
+
+
+def _needed(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if config is None:
+        raise UserError("--explain lists the keys of a config; give --config=FILE")
+    return config
 
 
 def _image(given: list[str]) -> tuple[int, int, int]:
@@ -154,6 +197,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("arch", None, "published name, file, string, arc or genotype")
     flags.DEFINE_bool("json", False, "one line of JSON")
     flags.DEFINE_string("draw", None, "a .svg or .png file that the picture is put in")
+    flags.DEFINE_bool("explain", False, "what each key of the config means")
     flags.DEFINE_list("image", None, "H,W,C of the images")
     flags.DEFINE_integer("classes", None, "number of classes", lower_bound=1)
     command.run(main)

@@ -14,6 +14,7 @@ REQUIRED = [
     "jax>=0.8.2",
     "matplotlib>=3.8",
     "ml-collections>=1.0",
+    "networkx>=3.2",
     "numpy>=2.0",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.24",
@@ -45,6 +46,7 @@ setup(
     packages=find_packages(
         include=["controller*", "child_models*", "launch*", "configs*"]
     ),
+    package_data={"launch": ["report_assets/*"]},
     python_requires=">=3.11",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,10 +15,13 @@ from controller.loop import Log, SearchState
 from launch.build import Search
 from launch.checkpoints import Checkpoints
 from launch.display import Display
+from launch.figures.graphs import graphs
+from launch.figures.image import pixels
+from launch.figures.text import picture
 from launch.planner import Planner
 from launch.rounds import Rounds, collapse
 from launch.settings import config_sha256, search_sha256
-from launch.store import Store
+from launch.store import Row, Store
 from launch.workdir import commit
 
 Position = tuple[int, int]
@@ -36,6 +40,7 @@ class _Progress:
     record: dict[str, Any] | None = None  # of the last complete round
     collapse: dict[str, Any] | None = None  # the first one
     rows: dict[str, Any] | None = None  # of the round that is not complete
+    best_trial: dict[str, Any] | None = None  # its decisions and reward
 
 
 class Book:
@@ -46,10 +51,16 @@ class Book:
       config: resolved.
       workdir: that is written to.
       planner: knows how much is left.
+      quiet: whether no progress is shown.
     """
 
     def __init__(
-        self, built: Search, config: ConfigDict, workdir: epath.Path, planner: Planner
+        self,
+        built: Search,
+        config: ConfigDict,
+        workdir: epath.Path,
+        planner: Planner,
+        quiet: bool = False,
     ):
         self._spec = built.space.spec
         self._schedule = built.schedule
@@ -57,6 +68,8 @@ class Book:
         self._config = config
         self._workdir = workdir
         self._planner = planner
+        self._quiet = quiet
+        self._shown: str | None = None  # decisions of the best that was shown
         self._clock = self._saved = time.monotonic()
         self._open = contextlib.ExitStack()
 
@@ -95,13 +108,19 @@ class Book:
             rounds=train.rounds,
             start=(planner.done(*position), position[0]),
             log_every=train.log_every,
+            quiet=self._quiet,
         )
         return self._display
 
     def add_compilation(self, seconds: float) -> None:
         """Tells of a compilation, and counts it."""
-        print(f"compiled in {seconds:.1f} s", flush=True)
+        self.say(f"compiled in {seconds:.1f} s")
         self._progress.compile_seconds += seconds
+
+    def say(self, text: str) -> None:
+        """Prints a line about progress."""
+        if not self._quiet:
+            print(text, flush=True)
 
     def add(self, log: Log, count: int, seconds: float, position: Position) -> None:
         """Writes and shows what a call has done.
@@ -114,6 +133,7 @@ class Book:
         """
         trials, records = self._rounds.add(log, count, seconds)
         self._store.add_trials(trials)
+        self._note_best(trials)
         learn = log.learn[:count]
         self._progress.child_steps += int(np.sum(~learn))
         self._progress.scored += int(np.sum(learn)) * log.reward.shape[1]
@@ -121,6 +141,26 @@ class Book:
         for record in records:
             self._close_round(record, left)
         self._display.ticks(self._planner.done(*position), left)
+
+    def _note_best(self, trials: Sequence[Row]) -> None:
+        for row in trials:
+            best = self._progress.best_trial
+            if row.valid and (best is None or row.reward > best["reward"]):
+                best = {"decisions": row.decisions, "reward": row.reward}
+                self._progress.best_trial = best
+
+    def _show_best(self, round: int) -> None:
+        """Shows the best architecture, where it is time and it is another one."""
+        every, best = self._config.train.show_every, self._progress.best_trial
+        if not every or best is None or (round + 1) % every:
+            return
+        if best["decisions"] != self._shown:
+            self._shown = best["decisions"]
+            decisions = tuple(map(int, best["decisions"].split(",")))
+            options = self._config.space.to_dict()
+            drawn = graphs(self._spec, decisions, options["name"], options)
+            image, text = pixels(drawn), picture(self._spec, decisions)
+            self._display.best(round, best["reward"], text, image)
 
     def _close_round(self, record: dict[str, Any], left: float) -> None:
         progress = self._progress
@@ -130,6 +170,7 @@ class Book:
         progress.record = record
         self._store.add_round(record["round"], record)
         self._display.round(record, progress.best, left)
+        self._show_best(record["round"])
         if progress.collapse is None:
             progress.collapse = collapse(self._spec, record)
             if progress.collapse is not None:

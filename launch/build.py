@@ -80,6 +80,19 @@ _GIVEN = {
 }
 SECTIONS = (*_NAMED, *_PLAIN)
 
+
+def factory_of(section: str, name: str | None = None) -> Callable[..., Any]:
+    """The factory whose arguments a section holds; "policy" is one of a strategy.
+
+    Args:
+      section: one of `SECTIONS`, or "policy".
+      name: of the factory, where there is a choice.
+    """
+    if section == "policy":
+        return lstm_policy
+    return _PLAIN[section] if section in _PLAIN else _NAMED[section][name]
+
+
 # ---- checking -----------------------------------------------------------------------
 
 

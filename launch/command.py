@@ -136,10 +136,10 @@ def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:
             _fail(error)
         except Interrupted as stop:
             if jax.process_index() == 0:
-                print(f"stopped, all saved; to continue: {_this_command()}", flush=True)
+                print(f"stopped, all saved; to continue: {this_command()}", flush=True)
             sys.exit(128 + stop.signum)
         except KeyboardInterrupt:  # while nothing heeds signals, or the second one
-            print(f"stopped; to continue: {_this_command()}", flush=True)
+            print(f"stopped; to continue: {this_command()}", flush=True)
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             if not _disk_is_full(error):
@@ -181,7 +181,7 @@ def _disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def _this_command() -> str:
+def this_command() -> str:
     """The command line that started this program."""
     spec = sys.modules["__main__"].__spec__
     program = ["-m", spec.name] if spec is not None else [sys.argv[0]]

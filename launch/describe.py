@@ -2,19 +2,20 @@
 
     python -m launch.describe --arch=NASNet-A-mobile [--json]
     python -m launch.describe --arch=NASNet-A-CIFAR --config.space.channels=44
-    python -m launch.describe --arch=runs/enas/result.json
+    python -m launch.describe --arch=runs/enas/result.json [--draw=cell.svg]
     python -m launch.describe --config=configs/enas_micro_cifar10.py [--arch=ARC]
+    python -m launch.describe --config=configs/enas_micro_cifar10.py --explain
 
 ``--arch`` is a published name, a file (result.json, retrain.json, an artefact, a text),
 a genotype, a NAS-Bench-201 string or an ENAS arc.  A published name carries its own
 sizes, a result.json those of its workdir; a text without a config gets those of its
 paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--image`` and
-``--classes`` do so for the images.  Shapes suffice: nothing is loaded or compiled.
+``--classes`` do so for the images.  Without an architecture the space is described.
+Shapes suffice: nothing is loaded or compiled.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -22,10 +23,21 @@ from absl import flags
 from child_models.cost import count
 from child_models.spaces import SPACES
 from child_models.types import Space
-from controller.spec import Graph, GraphSpec, Spec
+from controller.spec import GraphSpec, Spec
 from launch import command
 from launch.architectures import Subject, find
+from launch.build import build_space, resolve
 from launch.command import UserError, user_errors
+from launch.explain import explain
+from launch.figures.graphs import graphs
+from launch.figures.text import picture
+from launch.glance import (
+    decisions_table,
+    memory_line,
+    sizes,
+    sizes_table,
+    supernet_memory,
+)
 from launch.settings import check_known, check_section, fill
 
 
@@ -74,54 +86,6 @@ def build(subject: Subject) -> Space:
 # ---- text ---------------------------------------------------------------------------
 
 
-def picture(spec: Spec, decisions: tuple[int, ...]) -> str:
-    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
-    if isinstance(spec, GraphSpec):
-        return "\n".join(_lines(spec.unpack(decisions)))
-    nodes: dict[str, dict[str, str]] = {}
-    number = math.inf  # of nodes that exist
-    for decision, value in zip(spec.decisions, decisions, strict=True):
-        if decision.group == "blocks":
-            number = int(decision.choices[value])
-        if decision.group == "blocks" or decision.node >= number:
-            continue
-        node, _, field = decision.name.rpartition("/")
-        node = node or f"node {decision.node + 1}"
-        nodes.setdefault(node, {})[field] = decision.choices[value]
-    width = max(map(len, nodes))
-    return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in nodes.items())
-
-
-def _lines(graph: Graph) -> Iterator[str]:
-    """A graph, a vertex a line: ``2  conv 3x3/2 to 16 + 0, bn_relu``."""
-    yield "  vertex 0  the image"
-    for i, layer in enumerate(graph.layers, start=1):
-        terms = ["identity"]
-        if layer.op == "conv":
-            stride = f"/{layer.stride}" if layer.stride > 1 else ""
-            size = f"{layer.height}x{layer.width}{stride}"
-            terms = [f"conv {size} to {layer.channels} channels"]
-        terms += [f"vertex {a}" for a, b in graph.skips if b == i]
-        yield f"  vertex {i}  {' + '.join(terms)}, {layer.activation}"
-
-
-def _formula(fields: Mapping[str, str]) -> str:
-    """What a node computes of its inputs, from the decisions about it."""
-    sides = [side for side in ("left", "right") if f"op_{side}" in fields]
-    if sides:
-        terms = [f"{fields[f'op_{s}']}({fields[f'input_{s}']})" for s in sides]
-        if fields.get("combiner") == "concat":
-            return f"concat({', '.join(terms)})"
-        return " + ".join(terms)
-    edges = [(f.partition(">")[0], op) for f, op in fields.items() if ">" in f]
-    if edges:
-        terms = [f"{op}({source})" for source, op in edges if op != "none"]
-        return " + ".join(terms) or "0"
-    skips = [f.removeprefix("skip_") for f, choice in fields.items() if choice == "yes"]
-    others = [choice for f, choice in fields.items() if not f.startswith("skip_")]
-    return ", ".join(others + ([f"skips from {' '.join(skips)}"] if skips else []))
-
-
 def _sizes(subject: Subject) -> str:
     options = ", ".join(f"{k}={v}" for k, v in subject.options.items())
     image = "x".join(map(str, subject.image))
@@ -135,6 +99,42 @@ def summary(spec: Spec) -> str:
     groups = ", ".join(f"{len(ts)} {group}" for group, ts in spec.groups.items())
     size = spec.size()
     return f"{spec.length} decisions ({groups}), {size:,} architectures ({size:.3g})"
+
+
+def glance(subject: Subject, config: Mapping[str, Any] | None) -> None:
+    """Prints what there is to choose, how large networks are, what a supernet takes.
+
+    Args:
+      subject: without an architecture; of the network that is retrained.
+      config: of the search, None for a space alone.
+    """
+    space = build(subject)
+    print(summary(space.spec))
+    if not hasattr(space.spec, "num_choices"):  # graphs without bound
+        return
+    print(decisions_table(space.spec), flush=True)
+    with user_errors("config.space"):  # images too small for the network
+        print(sizes_table(sizes(space, subject.image)), flush=True)
+    resolved = None if config is None else resolve(config)
+    if resolved is not None and "batch_size" in resolved.evaluator:
+        batch_size = resolved.evaluator.batch_size
+        searched = build_space(resolved, subject.classes)
+        memory = supernet_memory(searched, subject.image, batch_size)
+        if memory is not None and resolved.evaluator.name != "from_scratch":
+            print(memory_line(memory, batch_size))
+
+
+def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> None:
+    """Writes the picture of an architecture, with the name of its space.
+
+    Raises:
+      UserError: if the file is not an SVG or PNG, or cannot be written.
+    """
+    from launch.figures.image import write  # matplotlib takes a second to load
+
+    with user_errors("--draw"):
+        drawn = graphs(spec, decisions, subject.space, subject.options)
+        write(path, drawn, subject.space)
 
 
 # ---- the program --------------------------------------------------------------------
@@ -155,19 +155,31 @@ def main() -> None:
         subject = subject._replace(image=_image(options.image))
     if options.classes is not None:
         subject = subject._replace(classes=options.classes)
+    if options.explain:
+        print(explain(resolve(_needed(config))))
+        return
     if subject.arch is None:
         print(_sizes(subject))
-        print(summary(build(subject).spec))
+        glance(subject, config)
         return
     found = describe(subject)
+    spec = build(subject).spec
+    if options.draw is not None:
+        draw(options.draw, subject, spec, found["decisions"])
     if options.json:
         print(json.dumps(found))
         return
     print(_sizes(subject))
     print(found["genotype"])
-    print(picture(build(subject).spec, tuple(found["decisions"])))
+    print(picture(spec, found["decisions"]))
     for name in ("params", "params_aux", "macs"):
         print(f"{name:10}  {found[name]:,}")
+
+
+def _needed(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if config is None:
+        raise UserError("--explain lists the keys of a config; give --config=FILE")
+    return config
 
 
 def _image(given: list[str]) -> tuple[int, int, int]:
@@ -184,6 +196,8 @@ if __name__ == "__main__":
     command.define_config(required=False)
     flags.DEFINE_string("arch", None, "published name, file, string, arc or genotype")
     flags.DEFINE_bool("json", False, "one line of JSON")
+    flags.DEFINE_string("draw", None, "a .svg or .png file that the picture is put in")
+    flags.DEFINE_bool("explain", False, "what each key of the config means")
     flags.DEFINE_list("image", None, "H,W,C of the images")
     flags.DEFINE_integer("classes", None, "number of classes", lower_bound=1)
     command.run(main)

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -19,7 +20,7 @@ class Display:
     """Shows rounds; use as a context manager.
 
     On a terminal there is one tqdm line; elsewhere a line every `log_every` rounds, and
-    one a minute while a round lasts.
+    one a minute while a round lasts.  A quiet one tells warnings only.
 
     Args:
       workdir: events go to ``tensorboard/`` in it.
@@ -27,6 +28,7 @@ class Display:
       rounds: of the search.
       start: (tick, round) that the search goes on from; later events are purged.
       log_every: rounds between printed lines.
+      quiet: whether no progress is shown; events are written all the same.
     """
 
     def __init__(
@@ -37,15 +39,17 @@ class Display:
         rounds: int,
         start: tuple[int, int],
         log_every: int,
+        quiet: bool = False,
     ):
         self._remote = epath.Path(workdir) / "tensorboard"
         self._events = local_folder(epath.Path(workdir)) / "tensorboard"
         self._writer = SummaryWriter(str(self._events), purge_step=start[1])
         self._rounds = rounds
         self._log_every = log_every
+        self._quiet = quiet
         self._printed = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             style = "{percentage:3.0f}%|{bar:20}| {desc}"
             self._bar = tqdm(total=total, initial=start[0], bar_format=style)
 
@@ -83,6 +87,22 @@ class Display:
         elif number % self._log_every == 0 or number == self._rounds:
             self._print(f"round {number}/{self._rounds}  {line}")
 
+    def best(
+        self, round: int, reward: float, text: str, image: np.ndarray | None
+    ) -> None:
+        """Shows the best architecture so far.
+
+        Args:
+          round: after which it is the best.
+          reward: of it.
+          text: a line a node.
+          image: uint8[H, W, 3] for TensorBoard, or None.
+        """
+        if image is not None:
+            self._writer.add_image("best", image, round, dataformats="HWC")
+        if not self._quiet:
+            tqdm.write(f"best after round {round + 1}, reward {reward:.4f}:\n{text}")
+
     def ticks(self, done: int, left: float) -> None:
         """Shows that the search has come to a tick."""
         if self._bar is not None:
@@ -96,7 +116,8 @@ class Display:
         tqdm.write(text, file=sys.stderr)
 
     def _print(self, line: str) -> None:
-        print(line, flush=True)
+        if not self._quiet:
+            print(line, flush=True)
         self._printed = time.monotonic()
 
 
@@ -121,6 +142,8 @@ def describe(record: dict[str, Any], best: float | None, left: float) -> str:
         parts.append(f"distinct {record['distinct']:.0%}")
     if record["child_loss"] is not None:
         parts.append(f"loss {record['child_loss']:.2f}")
+    if record.get("steps_per_second") is not None:
+        parts.append(f"{record['steps_per_second']:.3g} steps/s")
     parts.append(f"{duration(left)} left")
     line = "  ".join(parts)
     ops = _histogram(record["op_histogram"], COLUMNS - len(line) - 2)

@@ -8,6 +8,7 @@ Several processes run the same calls; process 0 alone has a book.
 """
 
 import contextlib
+import functools
 import json
 import time
 import zlib
@@ -31,7 +32,7 @@ from launch.prepare import prepare_jax
 from launch.settings import config_sha256
 from launch.signals import Signals
 from launch.stages import kept_choices, search_stages
-from launch.workdir import open_workdir, read_result, write_json
+from launch.workdir import open_workdir, read_result, record_command, write_json
 
 
 class SearchFailed(UserError):
@@ -39,7 +40,12 @@ class SearchFailed(UserError):
 
 
 def search(
-    config: Mapping[str, Any], workdir: epath.PathLike, *, built: Search | None = None
+    config: Mapping[str, Any],
+    workdir: epath.PathLike,
+    *,
+    built: Search | None = None,
+    command: str | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Runs a search in a workdir, or goes on with the one that is there.
 
@@ -48,6 +54,8 @@ def search(
       workdir: local or remote.
       built: objects of an earlier search whose config differs in ``train.seed`` only;
         they come with its compiled programs.  Not used by a search in stages.
+      command: that the user typed, to be kept in the workdir.
+      quiet: whether nothing but warnings is printed.
 
     Returns:
       what ``result.json`` holds; the same on all processes.
@@ -60,13 +68,16 @@ def search(
     """
     config = resolve(config)
     if config.train.stages:
-        return search_stages(search, config, epath.Path(workdir))
+        stage = functools.partial(search, command=command, quiet=quiet)
+        return search_stages(stage, config, epath.Path(workdir))
     prepare_jax(config)
     workdir, result = epath.Path(workdir), None
     with distributed.all_or_none():
         built = build(config) if built is None else built
         if distributed.is_main():
             workdir = open_workdir(workdir, config)
+            if command is not None:
+                record_command(workdir, command)
             result = read_result(workdir)
     _check_same(config, built)
     result = _shared(result)
@@ -80,7 +91,8 @@ def search(
         book = None
         with distributed.all_or_none():
             if distributed.is_main():
-                book = stack.enter_context(Book(built, config, workdir, planner))
+                book = Book(built, config, workdir, planner, quiet)
+                stack.enter_context(book)
         signals = stack.enter_context(Signals())
         run = _Run(built, config, planner, signals, book)
         run.restore()
@@ -203,7 +215,7 @@ class _Run:
 
     def _say(self, text: str) -> None:
         if self._book is not None:
-            print(text, flush=True)
+            self._book.say(text)
 
     def _fail(self, log: Any, count: int) -> None:
         what = "reward" if log.learn[count] else "child loss"

@@ -41,6 +41,7 @@ from launch.workdir import (
     read_config,
     read_result,
     read_retrained,
+    record_command,
     write_json,
 )
 
@@ -341,8 +342,10 @@ def _config(workdir: str) -> dict[str, Any]:
 def main() -> None:
     """Retrains what the flags name, and prints the table."""
     options = flags.FLAGS
+    config = _config(options.workdir)
+    record_command(options.workdir, command.this_command())
     report = retrain(
-        _config(options.workdir),
+        config,
         options.workdir,
         compare=options.compare,
         arch=options.arch,

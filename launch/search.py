@@ -16,18 +16,25 @@ from absl import flags
 
 from launch import command, distributed
 from launch.build import resolve
-from launch.command import command_line
+from launch.command import Interrupted, command_line
 from launch.driver import search
 
 
 def main() -> None:
     """Runs the search that the flags name, and says what to do with the winner."""
-    workdir = flags.FLAGS.workdir
+    workdir, line = flags.FLAGS.workdir, command.this_command()
     config = resolve(command.config_from_flags())
     with distributed.joined(distributed.arguments_from_flags()):
-        result = search(config, workdir)
+        try:
+            result = search(config, workdir, command=line, quiet=flags.FLAGS.quiet)
+        except (Interrupted, KeyboardInterrupt):
+            if distributed.is_main():
+                print(f"to retrain the winner, once there is one: {_retrain(workdir)}")
+            raise  # the command to continue is told for all programs alike
     if distributed.is_main():
         _tell(result, workdir, config.evaluator.name)
+        print("to search on from here, give the same command more rounds:")
+        print(f"  {line} --config.train.rounds={2 * config.train.rounds}", flush=True)
 
 
 _MEASURED = {
@@ -45,12 +52,16 @@ def _tell(result: dict[str, Any], workdir: str, evaluator: str) -> None:
         f"{_MEASURED.get(evaluator, '')}: the network's own accuracy comes from "
         "training it from scratch:"
     )
-    retrain = command_line("-m", "launch.retrain", f"--workdir={workdir}")
-    print(f"  {retrain}", flush=True)
+    print(f"  {_retrain(workdir)}", flush=True)
+
+
+def _retrain(workdir: str) -> str:
+    return command_line("-m", "launch.retrain", f"--workdir={workdir}")
 
 
 if __name__ == "__main__":
     command.define_config()
     command.define_workdir()
     distributed.define_flags()
+    flags.DEFINE_bool("quiet", False, "print warnings and the result only")
     command.run(main)

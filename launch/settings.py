@@ -25,6 +25,7 @@ CHANGEABLE = frozenset(
         "train.keep",
         "train.steps_per_call",
         "train.log_every",
+        "train.show_every",
         "train.compilation_cache",
     }
 )
@@ -42,6 +43,8 @@ class Train:
       steps_per_call: ticks of one compiled call; 0 for as many as take two seconds.
         Results do not depend on it.
       log_every: rounds between printed lines where there is no terminal.
+      show_every: rounds after which the best architecture so far is printed, and drawn
+        for TensorBoard, if it is another than before; 0 for never.
       dtype: "float32" or "bfloat16", of the children's activations.
       devices: that a batch of the search is split over; 0 for all there are.  Another
         number changes results by rounding only.
@@ -57,6 +60,7 @@ class Train:
     keep: int = 2
     steps_per_call: int = 0
     log_every: int = 1
+    show_every: int = 10
     dtype: str = "float32"
     devices: int = 0
     deterministic: bool = False
@@ -71,6 +75,7 @@ class Train:
             ("keep", 1),
             ("steps_per_call", 0),
             ("log_every", 1),
+            ("show_every", 0),
             ("devices", 0),
         ):
             if getattr(self, name) < least:

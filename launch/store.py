@@ -220,6 +220,15 @@ def read_trials(workdir: epath.PathLike) -> list[tuple]:
     return _read(workdir, query, STATUSES[:1])
 
 
+def read_scored(workdir: epath.PathLike) -> list[tuple]:
+    """All rows (round, decisions, encoding, reward, cost, reason), in order."""
+    query = (
+        "select round, decisions, encoding, reward, cost, reason from trials "
+        'order by seed, round, "index"'
+    )
+    return _read(workdir, query)
+
+
 def read_rounds(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The round records, in order."""
     rows = _read(workdir, "select record from rounds order by seed, round")

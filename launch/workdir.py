@@ -56,6 +56,20 @@ def _check_same(path: str | os.PathLike, old: Mapping, config: ConfigDict) -> No
         )
 
 
+def record_command(workdir: epath.PathLike, command: str) -> None:
+    """Adds a command to ``commands.txt``, unless it is the last one there."""
+    path = epath.Path(workdir) / "commands.txt"
+    lines = read_commands(workdir)
+    if lines[-1:] != [command]:
+        path.write_text("\n".join([*lines, command]) + "\n")
+
+
+def read_commands(workdir: epath.PathLike) -> list[str]:
+    """The commands that worked in a workdir, in order."""
+    path = epath.Path(workdir) / "commands.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def list_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
     """Dotted keys with both values, eight at most."""
     items = [f"{k} ({old!r} -> {new!r})" for k, (old, new) in differing.items()]

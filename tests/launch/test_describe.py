@@ -12,7 +12,8 @@ from controller.spec import Decision, DecisionSpec
 from launch.architectures import find, read_architecture
 from launch.build import resolve
 from launch.command import UserError
-from launch.describe import describe, picture, summary
+from launch.describe import describe, summary
+from launch.figures.text import picture
 from launch.settings import as_json
 from launch.workdir import write_json
 
@@ -239,6 +240,7 @@ def test_read_architecture_names_the_decision():
 # ---- the program --------------------------------------------------------------------
 
 COMMANDS = {
+    "draw": [f"--arch={CELL}", "--config.space.channels=4", "--draw=/nowhere/x.svg"],
     "json": ["--arch=NASNet-A-mobile", "--json"],
     "override": [f"--arch={CELL}", "--config.space.channels=4", "--image=8,8,1"],
     "space": ["--config=configs/enas_micro_digits.py"],
@@ -276,6 +278,7 @@ def test_the_program_describes_a_space(programs):
 @pytest.mark.parametrize(
     "name, message",
     [
+        ("draw", "--draw: "),
         ("illegal", "'normal/2/op_left' is 7; legal: 0 (sep_conv_3x3)"),
         ("unknown", "'NASNet-B': did you mean NASNet-A"),
     ],

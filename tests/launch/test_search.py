@@ -8,6 +8,7 @@ of logits, which compiles in a moment.
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -289,6 +290,25 @@ def test_compiling_is_told_where_something_compiles(toy, tmp_path, capsys):
     for seed in (0, 1):
         search(toy_config(seed=seed), tmp_path / str(seed), built=fresh)
     assert capsys.readouterr().out.count("compiling") == 1
+
+
+def test_the_best_so_far_is_shown_where_it_is_another(toy, tmp_path, capsys):
+    search(toy_config(show_every=1), tmp_path, built=toy, command="python -m x")
+    shown = re.findall(r"best after round (\d), reward", capsys.readouterr().out)
+    best, expected = None, []
+    for round in range(1, 5):
+        rows = [row for row in read_trials(tmp_path) if row[1] < round and row[5]]
+        found = max(rows, key=lambda row: row[4], default=(None,) * 5)[3]
+        if found != best:
+            expected.append(str(round))
+        best = found
+    assert shown == expected
+    assert (tmp_path / "commands.txt").read_text() == "python -m x\n"
+
+
+def test_a_quiet_search_prints_nothing(toy, tmp_path, capsys):
+    search(toy_config(show_every=1), tmp_path, built=toy, quiet=True)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_collapse_is_warned_of_once_and_recorded(toy, tmp_path, capsys, monkeypatch):

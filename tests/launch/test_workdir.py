@@ -6,9 +6,11 @@ from launch.build import SECTIONS
 from launch.command import UserError
 from launch.workdir import (
     list_differences,
+    read_commands,
     read_config,
     read_result,
     read_retrained,
+    record_command,
     write_json,
 )
 
@@ -57,3 +59,9 @@ def test_what_is_not_json_is_told(tmp_path):
 def test_eight_differences_are_listed():
     assert list_differences({"a.b": (1, None)}) == "a.b (1 -> None)"
     assert list_differences({str(n): (0, 1) for n in range(9)}).endswith(" and 1 more")
+
+
+def test_a_command_is_kept_once_in_a_row(tmp_path):
+    for command in ("a", "a", "b", "a"):
+        record_command(tmp_path, command)
+    assert read_commands(tmp_path) == ["a", "b", "a"]

@@ -1,0 +1,1 @@
+"""Drawings of architectures: graphs, their layout, pictures, text."""

@@ -1,0 +1,310 @@
+"""Architectures as graphs, for drawing; from the names and groups of decisions alone.
+
+A graph is a `networkx.MultiDiGraph`, one a cell or a network; its attribute "output"
+names the node that ends it, where there is one.  Nodes have a "label" and a "kind":
+"state", what a cell computes with, or "layer", an operation of a chain.  An edge has a
+"label", the op that it applies ("" for none), and a "kind", "main" or "skip".
+
+What decisions mean is read from their names, as spaces customarily write them:
+
+    CELL/NODE/input_left, op_left, ...    a node of two sides, each an op on a state
+    [CELL/]SOURCE>TARGET                  an edge with an op; "none": no edge
+    LAYER/FIELD, LAYER/skip_J             a chain of layers, and skips from layer J
+
+A space that wires its nodes by other rules has an entry in `_WIRING`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from controller.spec import Decision, DecisionSpec
+
+ABSENT = frozenset({"none", "absent"})
+OUTPUT = "c_{k}"
+INPUTS = {-2: "c_{k-2}", -1: "c_{k-1}"}
+SIDES = ("left", "right")
+
+
+class Value(NamedTuple):
+    """A decision, and which of its choices was taken."""
+
+    decision: Decision
+    index: int
+
+    @property
+    def choice(self) -> str:
+        """The name of the choice."""
+        return self.decision.choices[self.index]
+
+    @property
+    def target(self) -> int:
+        """The node behind the choice, of a decision about earlier nodes."""
+        return self.decision.targets[self.index]
+
+
+Fields = dict[str, Value]
+"""What is decided about one node, by the last part of the decision's name."""
+
+
+def nodes(spec: DecisionSpec, decisions: Sequence[int]) -> dict[str, Fields]:
+    """The nodes that exist, by name, in order.
+
+    Args:
+      spec: of the space.
+      decisions: int[T], legal.
+
+    Returns:
+      the fields of each node.  A decision whose name has no "/" belongs to
+      ``node N + 1``, N its node.
+    """
+    found: dict[str, Fields] = {}
+    present = float("inf")  # how many nodes there are, where that is decided
+    for decision, index in zip(spec.decisions, decisions, strict=True):
+        value = Value(decision, int(index))
+        if decision.group == "blocks":
+            present = int(value.choice)
+        if decision.group == "blocks" or decision.node >= present:
+            continue
+        name, _, field = decision.name.rpartition("/")
+        name = name or f"node {decision.node + 1}"
+        found.setdefault(name, {})[field] = value
+    return found
+
+
+def graphs(
+    spec: DecisionSpec,
+    decisions: Sequence[int],
+    space: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, nx.MultiDiGraph]:
+    """The graphs of an architecture, by the name of their cell ("" for a network).
+
+    Args:
+      spec: of the space.
+      decisions: int[T].
+      space: its name; some spaces wire nodes by rules of their own.
+      options: arguments of the space; "concat", "normal_concat" and "reduce_concat" are
+        the states that a cell returns, where it returns others than those unused.
+
+    Raises:
+      ValueError: on illegal decisions.
+    """
+    if hasattr(spec, "unpack"):  # of graphs without bound
+        return {"": _layered(spec.unpack(decisions))}
+    found = nodes(spec, spec.validate(decisions))
+    fields = [field for of in found.values() for field in of]
+    if space in _WIRING:
+        return _WIRING[space](found)
+    if any(">" in field for field in fields):
+        return _edges(found)
+    if any(f"input_{side}" in fields for side in SIDES):
+        return _cells(found, options or {})
+    return {"": _chain(found)}
+
+
+def cell_of(node: str) -> str:
+    """The cell in the name of a node, "" where it names none."""
+    return node.rpartition("/")[0]
+
+
+def _grouped(found: Mapping[str, Fields], key: Callable[[str], str]) -> dict[str, dict]:
+    groups: dict[str, dict[str, Fields]] = {}
+    for name, fields in found.items():
+        groups.setdefault(key(name), {})[name] = fields
+    return groups
+
+
+# ---- cells of two-sided nodes -------------------------------------------------------
+
+
+def _cells(found, options) -> dict[str, nx.MultiDiGraph]:
+    cells = {}
+    for cell, members in _grouped(found, cell_of).items():
+        concat = options.get(f"{cell}_concat") or options.get("concat")
+        cells[cell] = _cell(members, concat)
+    return cells
+
+
+def _cell(members: Mapping[str, Fields], concat: Sequence[int] | None):
+    graph = nx.MultiDiGraph()
+    first = next(iter(members.values()))[f"input_{SIDES[0]}"].decision.targets
+    numbers = list(first[:2])  # of the states: the inputs as the space orders them
+    for number in sorted(numbers):
+        graph.add_node(number, label=INPUTS.get(number, str(number)), kind="state")
+    for i, fields in enumerate(members.values()):
+        combined = fields.get("combiner")
+        number = next(iter(fields.values())).decision.node
+        label = f"{i} concat" if combined and combined.choice == "concat" else str(i)
+        numbers.append(number)
+        graph.add_node(number, label=label, kind="state")
+        for side in SIDES:
+            op = fields[f"op_{side}"].choice
+            source = fields[f"input_{side}"].target
+            graph.add_edge(source, number, label=op, kind="main")
+    returned = [numbers[i] for i in concat] if concat else _unread(graph)
+    _return(graph, returned)
+    return graph
+
+
+def _unread(graph: nx.MultiDiGraph) -> list[Any]:
+    return [node for node, degree in graph.out_degree() if not degree]
+
+
+def _return(graph: nx.MultiDiGraph, states: Sequence[Any], label: str = OUTPUT) -> None:
+    graph.add_node(label, label=label, kind="state")
+    graph.graph["output"] = label
+    for state in states:
+        graph.add_edge(state, label, label="", kind="main")
+
+
+# ---- cells of edges -----------------------------------------------------------------
+
+
+def _edges(found) -> dict[str, nx.MultiDiGraph]:
+    """One input: the last node is the output.  Two: all computed ones are returned."""
+    cells: dict[str, list[tuple[str, str, str]]] = {}
+    for name, fields in found.items():
+        for field, value in fields.items():
+            source, arrow, target = field.partition(">")
+            if arrow:
+                cell, _, node = name.rpartition("/")
+                cell = (
+                    cell
+                    if node in (target, f"node {value.decision.node + 1}")
+                    else name
+                )
+                cells.setdefault(cell, []).append((source, target, value.choice))
+    return {cell: _of_edges(edges) for cell, edges in cells.items()}
+
+
+def _of_edges(edges: Sequence[tuple[str, str, str]]) -> nx.MultiDiGraph:
+    names = sorted({n for s, t, _ in edges for n in (s, t)}, key=_as_number)
+    fed = {target for _, target, _ in edges}
+    inputs = [name for name in names if name not in fed]
+    labels = dict(zip(reversed(inputs), ("c_{k-1}", "c_{k-2}"), strict=False))
+    computed = [name for name in names if name in fed]
+    first = 1 if len(inputs) == 1 else 0
+    labels |= {name: str(i) for i, name in enumerate(computed, first)}
+    if len(inputs) == 1:
+        labels[names[-1]] = OUTPUT
+    graph = nx.MultiDiGraph()
+    for name in names:
+        graph.add_node(name, label=labels.get(name, name), kind="state")
+    for source, target, op in edges:
+        if op not in ABSENT:
+            graph.add_edge(source, target, label=op, kind="main")
+    if len(inputs) == 1:
+        graph.graph["output"] = names[-1]
+        loose = [n for n in names[1:-1] if not graph.degree(n)]
+        graph.remove_nodes_from(loose)
+    else:
+        _return(graph, computed)
+    return graph
+
+
+def _as_number(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (10**9, name)
+
+
+# ---- chains -------------------------------------------------------------------------
+
+
+def _layers(found: Mapping[str, Fields]) -> tuple[nx.MultiDiGraph, list[str]]:
+    """A graph of layers alone, and their names."""
+    graph = nx.MultiDiGraph()
+    graph.add_node("image", label="image", kind="state")
+    for i, (name, fields) in enumerate(found.items()):
+        known = {f: v for f, v in fields.items() if not f.startswith("skip_")}
+        graph.add_node(name, label=_layer_label(i, known), kind="layer")
+    return graph, list(found)
+
+
+def _layer_label(number: int, fields: Mapping[str, Value]) -> str:
+    if "op" in fields or len(fields) == 1:
+        rest = [v.choice for f, v in fields.items() if f != "op" and len(fields) > 1]
+        op = fields["op"] if "op" in fields else next(iter(fields.values()))
+        return "\n".join([str(number), op.choice, *rest])
+    if {"height", "width"} <= fields.keys():
+        size = f"{fields['height'].choice}x{fields['width'].choice}"
+        rest = [
+            f"{f} {v.choice}" for f, v in fields.items() if f not in ("height", "width")
+        ]
+        return "\n".join([str(number), f"conv {size}", *rest])
+    return "\n".join([str(number), *(f"{f} {v.choice}" for f, v in fields.items())])
+
+
+def _skips(fields: Mapping[str, Value]) -> list[int]:
+    """The layers that a layer skips from, by number."""
+    return [
+        int(field.removeprefix("skip_"))
+        for field, value in fields.items()
+        if field.startswith("skip_") and value.choice == "yes"
+    ]
+
+
+def _chain(found: Mapping[str, Fields]) -> nx.MultiDiGraph:
+    graph, names = _layers(found)
+    for source, target in zip(["image", *names], names, strict=False):
+        graph.add_edge(source, target, label="", kind="main")
+        for j in _skips(found[target]):
+            graph.add_edge(names[j], target, label="", kind="skip")
+    _return(graph, names[-1:], "logits")
+    return graph
+
+
+def _layered(architecture: Any) -> nx.MultiDiGraph:
+    """A graph of `layers` in a row, and `skips` between vertices; 0 is the image."""
+    graph = nx.MultiDiGraph()
+    graph.add_node(0, label="image", kind="state")
+    for i, layer in enumerate(architecture.layers, start=1):
+        text = [str(i), layer.op]
+        if layer.op == "conv":
+            stride = f"/{layer.stride}" if layer.stride > 1 else ""
+            text[1] = f"conv {layer.height}x{layer.width}{stride}"
+            text.append(f"to {layer.channels}")
+        graph.add_node(i, label="\n".join([*text, layer.activation]), kind="layer")
+        graph.add_edge(i - 1, i, label="", kind="main")
+    for source, target in architecture.skips:
+        graph.add_edge(source, target, label="", kind="skip")
+    _return(graph, [len(architecture.layers)], "logits")
+    return graph
+
+
+def _anchored(found: Mapping[str, Fields]) -> dict[str, nx.MultiDiGraph]:
+    """Zoph & Le 2017: a layer reads what its anchors name, else the image."""
+    graph, names = _layers(found)
+    for name in names:
+        for source in [names[j] for j in _skips(found[name])] or ["image"]:
+            graph.add_edge(source, name, label="", kind="main")
+    _return(graph, _unread(graph), "logits")
+    return {"": graph}
+
+
+def _stages(found: Mapping[str, Fields]) -> dict[str, nx.MultiDiGraph]:
+    """Xie & Yuille 2017: nodes that no bit names do not exist."""
+    return {stage: _stage(fields) for stage, fields in found.items()}
+
+
+def _stage(fields: Mapping[str, Value]) -> nx.MultiDiGraph:
+    graph = nx.MultiDiGraph()
+    graph.add_node("input", label="input", kind="state")
+    pairs = [
+        tuple(map(int, pair.split("-")))
+        for pair, value in fields.items()
+        if value.choice == "yes"
+    ]
+    for node in sorted({n for pair in pairs for n in pair}):
+        graph.add_node(node, label=str(node), kind="state")
+    for i, j in pairs:
+        graph.add_edge(i, j, label="", kind="main")
+    starts = [n for n, degree in graph.in_degree() if not degree and n != "input"]
+    for node in starts:
+        graph.add_edge("input", node, label="", kind="main")
+    if pairs:
+        _return(graph, _unread(graph), "output")
+    return graph
+
+
+_WIRING = {"genetic_cnn": _stages, "nas_rl_cnn": _anchored}

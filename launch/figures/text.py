@@ -1,0 +1,56 @@
+"""Architectures as text for a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from controller.spec import DecisionSpec
+from launch.figures.graphs import ABSENT, SIDES, nodes
+
+
+def picture(spec: DecisionSpec, decisions: Sequence[int]) -> str:
+    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
+    if hasattr(spec, "unpack"):  # of graphs without bound
+        return "\n".join(_lines(spec.unpack(decisions)))
+    found = {
+        name: {field: value.choice for field, value in fields.items()}
+        for name, fields in nodes(spec, decisions).items()
+    }
+    width = max(map(len, found))
+    return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in found.items())
+
+
+def _lines(architecture: Any) -> Iterator[str]:
+    """A graph, a vertex a line: ``vertex 2  conv 3x3/2 to 16 channels + vertex 0``."""
+    yield "  vertex 0  the image"
+    for i, layer in enumerate(architecture.layers, start=1):
+        terms = ["identity"]
+        if layer.op == "conv":
+            stride = f"/{layer.stride}" if layer.stride > 1 else ""
+            size = f"{layer.height}x{layer.width}{stride}"
+            terms = [f"conv {size} to {layer.channels} channels"]
+        terms += [f"vertex {a}" for a, b in architecture.skips if b == i]
+        yield f"  vertex {i}  {' + '.join(terms)}, {layer.activation}"
+
+
+def _formula(fields: Mapping[str, str]) -> str:
+    """What a node computes of its inputs, from the decisions about it."""
+    sides = [side for side in SIDES if f"op_{side}" in fields]
+    if sides:
+        terms = [f"{fields[f'op_{s}']}({fields[f'input_{s}']})" for s in sides]
+        if fields.get("combiner") == "concat":
+            return f"concat({', '.join(terms)})"
+        return " + ".join(terms)
+    edges = [(f.partition(">")[0], op) for f, op in fields.items() if ">" in f]
+    if edges:
+        terms = [f"{op}({source})" for source, op in edges if op not in ABSENT]
+        return " + ".join(terms) or "0"
+    yes = [field for field, choice in fields.items() if choice == "yes"]
+    if all(choice in ("yes", "no") and "-" in f for f, choice in fields.items()):
+        return " ".join(yes) or "no connections"
+    skips = [field.removeprefix("skip_") for field in yes]
+    others = [
+        choice if field == "op" else f"{field} {choice}"
+        for field, choice in fields.items()
+        if not field.startswith("skip_")
+    ]
+    return ", ".join(others + ([f"skips from {' '.join(skips)}"] if skips else []))

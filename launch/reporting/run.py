@@ -1,0 +1,337 @@
+"""One workdir as a report shows it: plain JSON, aggregated so that its size is bounded.
+
+Shapes: R rounds, N trials; at most `BINS` points a curve and a given number of points a
+scatter, whatever R and N are.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from child_models.types import Space
+from launch.architectures import Subject, find
+from launch.command import UserError
+from launch.describe import build, describe
+from launch.figures.text import picture
+from launch.store import read_rounds, read_scored
+from launch.workdir import read_commands, read_config, read_result, read_retrained
+
+BINS = 240
+CURVES = {
+    "reward_mean": "mean reward",
+    "best": "best reward so far",
+    "baseline": "baseline",
+    "entropy": "entropy of the policy, nats",
+    "child_loss": "child loss",
+    "child_accuracy": "child accuracy",
+    "distinct": "share of different architectures",
+}
+
+
+class Trials(NamedTuple):
+    """The trials of a search, in order; N of them."""
+
+    round: np.ndarray  # int[N]
+    decisions: list[str]
+    encoding: dict[str, str | None]  # by decisions
+    reward: np.ndarray  # float[N], NaN where a trial is not valid
+    cost: np.ndarray  # float[N], the first objective; NaN where there is none
+    reasons: dict[str, int]  # how many are not valid, by reason
+
+
+class Run(NamedTuple):
+    """What a workdir holds."""
+
+    workdir: epath.Path
+    config: Mapping[str, Any]
+    subject: Subject
+    space: Space
+    rounds: list[dict[str, Any]]
+    trials: Trials
+    result: Mapping[str, Any] | None
+    retrained: Mapping[str, Any] | None
+    commands: tuple[str, ...]
+
+
+def read_run(workdir: epath.PathLike) -> Run:
+    """Reads a workdir; one that has scored nothing has no rounds and no trials.
+
+    Raises:
+      UserError: if the folder is no workdir of a search, or a file in it is damaged.
+    """
+    workdir = epath.Path(workdir)
+    config = read_config(workdir)
+    if config is None:
+        raise UserError(
+            f"{workdir} holds no config.json: it is not the workdir of a search"
+        )
+    subject = find(None, config, {})
+    stored = (workdir / "trials.sqlite").exists()
+    return Run(
+        workdir,
+        config,
+        subject,
+        build(subject),
+        read_rounds(workdir) if stored else [],
+        _read_trials(workdir) if stored else _trials([]),
+        read_result(workdir),
+        read_retrained(workdir),
+        tuple(read_commands(workdir)),
+    )
+
+
+def _read_trials(workdir: epath.Path) -> Trials:
+    return _trials(read_scored(workdir))
+
+
+def _trials(rows: Sequence[tuple]) -> Trials:
+    reasons: dict[str, int] = {}
+    for *_, reward, _, reason in rows:
+        if reward is None:
+            reason = reason or "no reason is known"
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return Trials(
+        np.array([row[0] for row in rows], int),
+        [row[1] for row in rows],
+        {row[1]: row[2] for row in rows},
+        np.array([np.nan if row[3] is None else row[3] for row in rows], float),
+        np.array([_number(row[4]) for row in rows], float),
+        reasons,
+    )
+
+
+def _number(cost: Any) -> float:
+    """The first objective, of a number or of JSON of several."""
+    if isinstance(cost, str):
+        cost = cost.strip("[] ").split(",")[0]
+    try:
+        return float(cost)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+# ---- curves -------------------------------------------------------------------------
+
+
+def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Curves of the round records, {"x": rounds from 1, "y"}; those without are absent.
+
+    A curve of more than `BINS` rounds has means of equal numbers of them.
+    """
+    found, best = {}, None
+    rows = []
+    for record in rounds:
+        largest = record.get("reward_max")
+        if largest is not None:
+            best = largest if best is None else max(best, largest)
+        rows.append({**record, "best": best})
+    for name in CURVES:
+        pairs = [(r["round"] + 1, r[name]) for r in rows if r.get(name) is not None]
+        if pairs:
+            x, y = np.array(pairs, float).T
+            parts = list(_parts(len(x)))
+            found[name] = {
+                "x": [_round(x[part].mean()) for part in parts],
+                "y": [_round(y[part].mean()) for part in parts],
+            }
+    return found
+
+
+def ops(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Shares of ops over rounds: {"names", "x", "shares"[op][bin]}; None without."""
+    rows = [r for r in rounds if r.get("op_histogram")]
+    if not rows:
+        return None
+    names = list(rows[0]["op_histogram"])
+    x = np.array([r["round"] + 1 for r in rows], float)
+    y = np.array([[r["op_histogram"].get(n, 0.0) for n in names] for r in rows])
+    parts = list(_parts(len(rows), 120))
+    return {
+        "names": names,
+        "x": [_round(x[part].mean()) for part in parts],
+        "shares": [[_round(y[p, i].mean()) for p in parts] for i in range(len(names))],
+    }
+
+
+def _parts(n: int, bins: int = BINS) -> Iterator[slice]:
+    edges = np.linspace(0, n, min(n, bins) + 1).astype(int)
+    return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+# ---- architectures ------------------------------------------------------------------
+
+
+class Scored(NamedTuple):
+    """Different architectures that were scored, the highest reward first."""
+
+    decisions: list[str]
+    reward: np.ndarray  # float[M], the highest of each
+    first: np.ndarray  # int[M], the trial that this reward came from
+
+
+def scored(trials: Trials) -> Scored:
+    """The different architectures of the valid trials."""
+    best: dict[str, int] = {}
+    for i in np.flatnonzero(np.isfinite(trials.reward)):
+        text = trials.decisions[i]
+        if text not in best or trials.reward[i] > trials.reward[best[text]]:
+            best[text] = int(i)
+    first = np.array(sorted(best.values(), key=lambda i: -trials.reward[i]), int)
+    reward = trials.reward[first]
+    return Scored([trials.decisions[i] for i in first], reward, first)
+
+
+def count_some(
+    run: Run, found: Scored, most: int, seconds: float
+) -> dict[str, dict[str, int]]:
+    """Parameters and multiply-adds of some architectures, by their decisions.
+
+    The ten best, then others spread over all rewards, as many as the time allows; those
+    that the workdir knows are taken from there.
+
+    Args:
+      run: of the search.
+      found: its architectures.
+      most: how many.
+      seconds: after which no other is counted.
+    """
+    counts = _known_counts(run)
+    if not found.decisions:
+        return counts
+    begin = time.monotonic()
+    spread = np.linspace(0, len(found.decisions) - 1, most).astype(int).tolist()
+    order = dict.fromkeys([*range(min(10, len(found.decisions))), *_shuffled(spread)])
+    for i in order:
+        if len(counts) >= most or time.monotonic() - begin > seconds:
+            break
+        text = found.decisions[i]
+        if text not in counts:
+            cost = describe(run.subject._replace(arch=as_decisions(text)))
+            counts[text] = {name: cost[name] for name in ("params", "macs")}
+    return counts
+
+
+def _shuffled(values: list[int]) -> list[int]:
+    """In an order of which every beginning is spread out."""
+    return np.random.default_rng(0).permutation(values).tolist()
+
+
+def _known_counts(run: Run) -> dict[str, dict[str, int]]:
+    if run.retrained is None:
+        return {}
+    rows = [run.retrained["winner"], *run.retrained["random"], *run.retrained["others"]]
+    scored_here = set(run.trials.decisions)
+    counts = {}
+    for row in rows:
+        text = ",".join(map(str, row["decisions"]))
+        if text in scored_here and {"params", "macs"} <= row.keys():
+            counts[text] = {name: row[name] for name in ("params", "macs")}
+    return counts
+
+
+def as_decisions(text: str) -> tuple[int, ...]:
+    """Decisions as the store writes them."""
+    return tuple(map(int, text.split(",")))
+
+
+# ---- scatter ------------------------------------------------------------------------
+
+
+def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, Any]:
+    """Scored architectures, by what may stand on the horizontal axis.
+
+    Args:
+      run: of the search.
+      found: its architectures.
+      counts: of some of them.
+      points: most points of an axis; where there are more trials, a point stands for
+        all of a small rectangle, and shows the best of them.
+
+    Returns:
+      {"axes": {NAME: {"points": [[x, reward, count, architecture]], "front": [...]}},
+      "architectures": [{"encoding", "text", "reward", "round", ...}]}.  "front" lists
+      points that no other beats in both, where less of the axis is better.
+    """
+    trials = run.trials
+    index: dict[str, int] = {}
+    axes = {}
+    valid = np.flatnonzero(np.isfinite(trials.reward))
+    choices = {"trial": (valid.astype(float) + 1, valid)}
+    if np.isfinite(trials.cost[valid]).any():
+        kept = valid[np.isfinite(trials.cost[valid])]
+        choices["cost"] = (trials.cost[kept], kept)
+    for name in ("params", "macs"):
+        counted = [i for i, text in enumerate(found.decisions) if text in counts]
+        if counted:
+            x = np.array([counts[found.decisions[i]][name] for i in counted], float)
+            choices[name] = (x, found.first[counted])
+    for name, (x, members) in choices.items():
+        y = trials.reward[members]
+        front = [] if name == "trial" else pareto(x, y)
+        shown, sizes = _thin(x, y, points, front)
+        places = [
+            index.setdefault(trials.decisions[members[i]], len(index)) for i in shown
+        ]
+        axes[name] = {
+            "points": [
+                [_round(x[i]), _round(y[i]), n, place]
+                for i, n, place in zip(shown, sizes, places, strict=True)
+            ],
+            "front": [shown.index(i) for i in front],
+        }
+    reward = dict(zip(found.decisions, found.reward.tolist(), strict=True))
+    first = dict(zip(found.decisions, found.first.tolist(), strict=True))
+    return {
+        "axes": axes,
+        "architectures": [
+            card(run, text, reward[text], int(trials.round[first[text]]), counts)
+            for text in index
+        ],
+    }
+
+
+def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
+    """What a report says of one architecture."""
+    return {
+        "decisions": decisions,
+        "encoding": run.trials.encoding.get(decisions) or decisions,
+        "text": picture(run.space.spec, as_decisions(decisions)),
+        "reward": None if reward is None else _round(reward),
+        "round": None if round is None else round + 1,
+        **counts.get(decisions, {}),
+    }
+
+
+def pareto(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Indices of the points that none beats: less of x and more of y, by x."""
+    front, best = [], -np.inf
+    for i in np.lexsort((-y, x)).tolist():
+        if y[i] > best:
+            front.append(i)
+            best = y[i]
+    return front
+
+
+def _thin(x, y, points: int, keep: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The best of each rectangle of a grid, and how many are in it; `keep` stay."""
+    if len(x) <= points:
+        return list(range(len(x))), [1] * len(x)
+    columns = max(1, int(np.sqrt(points * 1.5)))
+    cell = _bin(x, columns) * points + _bin(y, max(1, points // columns))
+    order = np.lexsort((-y, cell))
+    _, starts, sizes = np.unique(cell[order], return_index=True, return_counts=True)
+    shown = dict(zip(order[starts].tolist(), sizes.tolist(), strict=True))
+    shown |= {i: shown.get(i, 1) for i in keep}
+    return list(shown), list(shown.values())
+
+
+def _bin(values: np.ndarray, bins: int) -> np.ndarray:
+    span = np.ptp(values) or 1.0
+    return np.minimum(((values - values.min()) / span * bins).astype(int), bins - 1)

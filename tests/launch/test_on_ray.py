@@ -141,10 +141,11 @@ def test_it_equals_the_search_in_this_process(ray, samples):
     assert rewards == rest[0] and rest[1] == [None] * TICKS * samples
     names = {name.rpartition(":")[2] for name in workers}
     assert str(os.getpid()) not in names and 1 <= len(names) <= 2
-    decisions = np.array([2, 1, 0, 1])
-    assert loop.score(state, decisions) == pytest.approx(
-        float(evaluator.score(state.evaluator, evaluator.data, decisions))
-    )
+    choice = np.array([[2, 1, 0, 1], [0, 0, 1, 2], [1, 1, 1, 1]], np.int32)
+    loop.announce(state, choice[:2])
+    for decisions in choice[[1, 0, 2]]:
+        expected = evaluator.score(state.evaluator, evaluator.data, decisions)
+        assert loop.score(state, decisions) == pytest.approx(float(expected))
 
 
 @needs_ray

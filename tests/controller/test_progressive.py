@@ -150,7 +150,11 @@ def test_cells_of_invalid_trials_are_not_extended():
     ops = ("identity", "sep_conv_3x3")
     spec = pnas_cell(blocks=2, fewer=True, ops=ops, classes=10).spec
     strategy = progressive(
-        spec, beam=8, capacity=16, surrogate="linear", surrogate_options={"ridge": 1.0}
+        spec,
+        beam=999,
+        capacity=16,
+        surrogate="linear",
+        surrogate_options={"ridge": 1.0},
     )
     start = strategy.init(jax.random.key(0))
     total = int(start.length)

@@ -28,6 +28,7 @@ class Planner:
         self._max_ticks = max_ticks
         self._fixed = fixed
         self._seconds: dict[bool, float] = {}  # of a tick, by whether the policy learns
+        self._seen: dict[bool, tuple[float, int]] = {}  # seconds and ticks, the same
 
     def ticks(self, round: int, tick: int) -> int:
         """Ticks of the next call, from a position of the search; 0 at its end."""
@@ -47,7 +48,11 @@ class Planner:
         """Learns from a call of `count` ticks that began at a position."""
         kinds = list(itertools.islice(self._kinds(round, tick), count))
         if len(set(kinds)) == 1:
-            self._seconds[kinds[0]] = seconds / count
+            total, number = self._seen.get(kinds[0], (0.0, 0))
+            self._seen[kinds[0]] = total, number = total + seconds, number + count
+            # One trial may take a hundred times as long as the next: their mean tells.
+            mean = total / number if self._fixed else seconds / count
+            self._seconds[kinds[0]] = mean
         elif kinds:
             expected = sum(self._seconds.get(kind, 0.0) for kind in kinds)
             factor = seconds / expected if expected else 1.0

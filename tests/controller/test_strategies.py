@@ -54,10 +54,11 @@ class Run(NamedTuple):
     best_last: np.ndarray  # at the end
 
 
-ON_GRAPHS = {"large_scale_evolution"}  # has tests of its own
+# Those that search decisions; the one of graphs has tests of its own.
+NAMES = [name for name in STRATEGIES if name != "large_scale_evolution"]
 
 
-@pytest.fixture(scope="module", params=[s for s in STRATEGIES if s not in ON_GRAPHS])
+@pytest.fixture(scope="module", params=NAMES)
 def run(request):
     strategy = STRATEGIES[request.param](SPEC, **OPTIONS.get(request.param, {}))
     samples, traces = 1 if strategy.relaxed else SAMPLES, []
@@ -197,7 +198,7 @@ def test_the_best_are_distinct_while_they_last(run):
 
 
 @pytest.mark.parametrize(
-    "run", [name for name in STRATEGIES if name != "random_search"], indirect=True
+    "run", [name for name in NAMES if name != "random_search"], indirect=True
 )
 def test_the_first_of_the_best_is_the_planted_optimum(run):
     assert np.all(run.best_last[:, 0] == OPTIMUM)

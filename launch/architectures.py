@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from child_models.data import image_shape
+from child_models.genotype import read_genotype
 from child_models.spaces import PUBLISHED, SPACES
+from child_models.spaces.darts_spec import darts_arguments
+from child_models.spaces.enas_text import micro_holds
 from controller.spec import Spec
 from launch.artifact import load_artifact
 from launch.build import resolve
@@ -25,6 +28,7 @@ _SIZES = {
     "enas_macro": {"channels": 96},
     "nasnet": {"channels": 32, "cells": 18},
     "amoeba_cell": {"channels": 32, "cells": 18},
+    "darts": {"channels": 36, "cells": 20, "aux_head": True},
     "pnas_cell": {"channels": 48, "cells": 9},
 }
 _IMAGE, _CLASSES = (32, 32, 3), 10
@@ -176,13 +180,12 @@ def _read_file(path: str) -> str | tuple[int, ...]:
 # ---- without one --------------------------------------------------------------------
 
 
-def _guess(text: str) -> dict[str, dict[str, int]]:
-    """The spaces that a text may belong to, and the number of its nodes in each."""
+def _guess(text: str) -> dict[str, dict[str, Any]]:
+    """The spaces that a text may belong to, and its sizes (of nodes) in each."""
     if text.lstrip().startswith("|") and "~" in text:
         return {"nasbench201": {}}
     if text.lstrip().startswith("Genotype"):
-        pairs = re.findall(r"\(\s*['\"]\w+['\"]", text)
-        return {"enas_micro": {"nodes": len(pairs) // 4}}
+        return _guess_genotype(text)
     if text.lstrip().startswith("{"):
         return _guess_json(text)
     if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
@@ -190,7 +193,18 @@ def _guess(text: str) -> dict[str, dict[str, int]]:
     return _by_length(len(re.findall(r"\d+", text)))
 
 
-def _guess_json(text: str) -> dict[str, dict[str, int]]:
+def _guess_genotype(text: str) -> dict[str, dict[str, Any]]:
+    """ENAS's cells return the states that no node reads, DARTS's all nodes."""
+    with user_errors("--arch"):
+        found = read_genotype(text)
+    sizes = darts_arguments(found)
+    says_all = found.normal_concat is not None and "normal_concat" not in sizes
+    if micro_holds(found) and not (says_all and sizes.keys() <= {"nodes"}):
+        return {"enas_micro": {"nodes": len(found.normal) // 2}}
+    return {"darts": sizes}
+
+
+def _guess_json(text: str) -> dict[str, dict[str, Any]]:
     """Graphs have layers; genotypes of cells lists of blocks; others decisions' names.
 
     The PNAS space has one cell; blocks of the AmoebaNet space have no combiner.
@@ -201,6 +215,8 @@ def _guess_json(text: str) -> dict[str, dict[str, int]]:
         return {}
     if "layers" in content:
         return {"large_scale": {}}
+    if isinstance(content.get("normal"), list) and "normal_concat" in content:
+        return _guess_genotype(text)
     for cell in ("cell", "normal"):
         if isinstance(blocks := content.get(cell), list):
             adds = all(isinstance(b, list) and len(b) == 2 for b in blocks)

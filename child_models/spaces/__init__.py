@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from child_models.spaces import amoeba_cell as _amoeba_cell
 from child_models.spaces import darts as _darts
+from child_models.spaces import darts_published as _darts_published
 from child_models.spaces import enas_macro as _enas_macro
 from child_models.spaces import enas_micro as _enas_micro
 from child_models.spaces import genetic_cnn as _genetic_cnn
@@ -28,6 +29,7 @@ SPACES: dict[str, Callable[..., Space]] = {
 }
 PUBLISHED: dict[str, Published] = {
     **_amoeba_cell.PUBLISHED,
+    **_darts_published.PUBLISHED,
     **_enas_macro.PUBLISHED,
     **_enas_micro.PUBLISHED,
     **_nasbench201.PUBLISHED,

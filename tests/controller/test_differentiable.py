@@ -12,6 +12,7 @@ from controller.spec import Decision, DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.strategies.differentiable.asap import asap
 from controller.strategies.differentiable.core import (
+    cost_table,
     own_choices,
     row_entropy,
     softmax_of_live,
@@ -409,6 +410,14 @@ def test_an_edge_whose_active_op_is_idle_is_not_updated():
     assert np.any(idle) and not np.all(idle)
 
 
+def test_the_expected_cost_of_one_architecture_is_the_sum_of_its_costs():
+    cost = {"conv": 2.5, "pool": 1.0}
+    table = cost_table(SPEC, cost)["normal"]
+    decisions = jnp.array([2, 3, 0, 1, 2, 3, 2])
+    weights = SPEC.one_hot(decisions)["normal"]
+    assert jnp.sum(weights * table) == 3 * 2.5 + 2 * 1.0
+
+
 @pytest.mark.parametrize("paths", [2, None])
 def test_a_heavy_cost_chooses_the_cheapest_path(paths):
     cost = {"none": 3.0, "skip_connect": 2.0, "conv": 1.0, "pool": 4.0}
@@ -441,6 +450,7 @@ def test_a_heavy_cost_chooses_the_cheapest_path(paths):
         ("proxylessnas", {"paths": 1}, "paths is 1; it must be 2 or more"),
         ("proxylessnas", {"cost": {"sep": 1.0}}, "cost names 'sep'; known: conv, none"),
         ("proxylessnas", {"cost": {"conv": -1.0}}, "cost of 'conv' is -1.0"),
+        ("proxylessnas", {"cost_weight": -1.0}, "cost_weight is -1.0"),
         ("parsec", {"temperature": 0.0}, "temperature is 0.0"),
     ],
 )

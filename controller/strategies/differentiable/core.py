@@ -104,6 +104,8 @@ def differentiable(
     for name, value in (("adam_b1", adam_b1), ("adam_b2", adam_b2)):
         if not 0 <= value < 1:
             raise ValueError(f"{name} is {value}; it must be in [0, 1)")
+    if not cost_weight >= 0:
+        raise ValueError(f"cost_weight is {cost_weight}; it must be 0 or more")
     optimizer = optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.adam(learning_rate, b1=adam_b1, b2=adam_b2),

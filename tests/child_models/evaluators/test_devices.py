@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from child_models.choice import bind_all, choose
 from child_models.data.batches import Batches
+from child_models.evaluators.relaxed import relaxed
 from child_models.evaluators.shared_weights import shared_weights
 from child_models.ops.layers import Conv, Dense, Identity, ReLUConvBN, Zero
 from child_models.ops.normalization import BatchNorm
@@ -31,6 +33,7 @@ from child_models.tasks.classification import classification
 from child_models.types import Dataset, Space, Split
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
+from controller.strategies.differentiable.darts import darts
 from controller.types import Proposal, Strategy
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +71,13 @@ def test_several_devices_return_what_one_does(found, count):
     assert all(one["policy"]) and one["loss"][0] != one["loss"][1]
     for name in ("loss", "reward", "policy"):
         assert many[name] == pytest.approx(one[name], rel=1e-5, abs=1e-7), name
+
+
+def test_a_relaxed_search_on_two_devices_is_that_on_one(found):
+    one, two = (found["relaxed"][str(n)] for n in (1, 2))
+    assert two["devices"] == 2 and {k for k, _ in two["collectives"]} == {"all-reduce"}
+    for name in ("loss", "reward", "policy"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
 
 
 def test_only_gradients_statistics_and_rewards_cross_devices(found):
@@ -153,7 +163,7 @@ SPACE = Space(
     lambda form: Network(),
     functools.partial(bind_all, SPEC),
     lambda variables, decisions: variables,
-    frozenset({"sampled"}),
+    frozenset({"sampled", "relaxed"}),
 )
 
 
@@ -206,21 +216,31 @@ def tabular() -> Strategy:
     )
 
 
+def make_relaxed(count):
+    """To second order, of which the first is a part."""
+    sizes = {"batch_size": BATCH, "reward_batch_size": BATCH}
+    options = {"reward": "negative_loss", "hypergradient": "finite_difference"}
+    return relaxed(SPACE, TASK, DATASET, mesh=make_mesh(count), **sizes, **options)
+
+
 def compile_search(evaluator) -> tuple:
     """A loop of 2 weight steps and a policy step, its first state, its program."""
-    phases = schedule(rounds=1, child_steps=2, policy_steps=1, samples=2)
-    loop = make_loop(SPEC, tabular(), evaluator, phases, max_ticks=3)
+    strategy = darts(SPEC) if evaluator.gradients else tabular()
+    samples = 1 if strategy.relaxed else 2
+    phases = schedule(rounds=1, child_steps=2, policy_steps=1, samples=samples)
+    loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=3)
     state = loop.init(jax.random.key(0))
     return loop, state, loop.compiled_text(state)
 
 
 def run_search(loop, state, text) -> dict:
     state, log = loop.run(state, 3)
+    policy = getattr(state.strategy, "params", state.strategy)
     return {
         "devices": len(log.reward.sharding.device_set),
         "loss": np.asarray(log.child["loss"])[:2].tolist(),
         "reward": np.asarray(log.reward)[2].tolist(),
-        "policy": np.ravel(state.strategy).tolist(),
+        "policy": ravel_pytree(policy)[0].tolist(),
         "collectives": collectives(text),
     }
 
@@ -386,6 +406,8 @@ def main() -> None:
         compiled = list(pool.map(compile_search, searches.values()))
     results = [run_search(*parts) for parts in compiled]
     found = {"search": dict(zip(searches, results, strict=True))}
+    relaxed_on = {n: compile_search(make_relaxed(n)) for n in (1, 2)}
+    found["relaxed"] = {n: run_search(*parts) for n, parts in relaxed_on.items()}
     found["per_device"] = {n: step_per_device(n) for n in (2, 4)}
     params = jax.eval_shape(
         lambda key: Network().init(

@@ -8,7 +8,8 @@ from PIL import Image
 
 from launch.figures.graphs import graphs
 from launch.figures.image import pixels
-from launch.reporting.run import Run, as_decisions
+from launch.reporting.run import Run
+from launch.rounds import decisions_of
 
 MAX_FRAMES = 40
 _MILLISECONDS, _LAST = 700, 2500  # that a frame is shown for
@@ -43,7 +44,7 @@ def write_animation(path: epath.PathLike, run: Run) -> int:
     """
     frames = []
     for round, decisions, reward in improvements(run):
-        subject, values = run.subject, as_decisions(decisions)
+        subject, values = run.subject, decisions_of(decisions)
         drawn = graphs(run.space.spec, values, subject.space, subject.options)
         frames.append(pixels(drawn, f"round {round + 1}, reward {reward:.4f}"))
     if not frames:

@@ -27,11 +27,18 @@ REQUIRED = [
 ]
 
 EXTRAS = {
-    "test": ["pytest>=8.0", "pytest-xdist>=3.5"],
+    "test": [
+        "flatbuffers>=24.3",
+        "pytest>=8.0",
+        "pytest-xdist>=3.5",
+        "safetensors>=0.4",
+    ],
     "dev": ["pre-commit>=3.7", "ruff>=0.9"],
     "tensorflow": ["tensorflow>=2.18"],  # to prepare some TFDS data sets, once
     "nats_bench": ["nats_bench>=1.8"],  # to convert its files
     "ray": ["ray>=2.30"],  # children on a cluster
+    # jax.export asks for the first.
+    "export": ["flatbuffers>=24.3", "safetensors>=0.4"],
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

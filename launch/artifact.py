@@ -93,11 +93,12 @@ def load_artifact(path: epath.PathLike) -> Artifact:
     if schema != SCHEMA:
         raise UserError(f"{path} is of schema {schema}; this version reads {SCHEMA}")
     # An argument: as constants, the weights would be folded and change the last bits.
-    logits = functools.partial(jax.jit(_forward(description)), variables)
+    logits = functools.partial(jax.jit(forward(description)), variables)
     return Artifact(logits, variables, description)
 
 
-def _forward(description):
+def forward(description: Mapping[str, Any]) -> Callable[..., jax.Array]:
+    """``(variables, uint8[B, H, W, C]) -> float32[B, classes]`` of a network."""
     options = dict(description["space"])
     space = SPACES[options.pop("name")](**options)
     module = space.module(description["form"])

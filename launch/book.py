@@ -19,7 +19,7 @@ from launch.figures.graphs import graphs
 from launch.figures.image import pixels
 from launch.figures.text import picture
 from launch.planner import Planner
-from launch.rounds import Rounds, collapse
+from launch.rounds import Rounds, collapse, decisions_of
 from launch.settings import config_sha256, search_sha256
 from launch.store import Row, Store
 from launch.workdir import commit
@@ -156,7 +156,7 @@ class Book:
             return
         if best["decisions"] != self._shown:
             self._shown = best["decisions"]
-            decisions = tuple(map(int, best["decisions"].split(",")))
+            decisions = decisions_of(best["decisions"])
             options = self._config.space.to_dict()
             drawn = graphs(self._spec, decisions, options["name"], options)
             image, text = pixels(drawn), picture(self._spec, decisions)

@@ -2,6 +2,7 @@
 
     python -m launch.report --workdir=runs/enas
     python -m launch.report --workdir=runs/enas,runs/uniform [--out=FILE.html]
+    python -m launch.report --workdir=runs/enas --gif=best.gif
 
 The file needs no network and no server; without ``--out`` it is ``report.html`` in the
 first workdir.  It may be written while the search runs.  Workdirs shown together are of
@@ -10,7 +11,7 @@ and multiply-adds, for ``--seconds`` at most.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 from etils import epath
@@ -57,10 +58,23 @@ def _names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
+def _animate(path: str, runs: Mapping[str, Run]) -> None:
+    from launch.figures.animation import write_animation
+
+    if len(runs) > 1:
+        raise UserError("--gif shows one search; give one workdir")
+    with user_errors("--gif"):
+        frames = write_animation(path, next(iter(runs.values())))
+    print(f"{path}: {frames} frames", flush=True)
+
+
 def main() -> None:
     """Writes the report that the flags ask for."""
     options = flags.FLAGS
     runs = read_runs(options.workdir)
+    if options.gif is not None:
+        _animate(options.gif, runs)
+        return
     from launch.reporting.page import page  # matplotlib takes a second to load
 
     text = page(runs, count=options.count, seconds=options.seconds)
@@ -74,6 +88,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("workdir", None, "folders of searches, separated by commas")
     flags.mark_flag_as_required("workdir")
     flags.DEFINE_string("out", None, "the file; by default report.html in the first")
+    flags.DEFINE_string("gif", None, "an animation of the best so far, and no report")
     flags.DEFINE_integer("count", 40, "architectures to count in each", 0)
     flags.DEFINE_float("seconds", 20.0, "that counting may take", 0.0)
     command.run(main)

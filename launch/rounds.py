@@ -176,6 +176,11 @@ def text_of(decisions: Sequence[int]) -> str:
     return ",".join(map(str, decisions))
 
 
+def decisions_of(text: str) -> tuple[int, ...]:
+    """Reads what `text_of` wrote; there are none in an empty text."""
+    return tuple(map(int, text.split(","))) if text else ()
+
+
 def op_histogram(
     spec: DecisionSpec, decisions: Sequence[Sequence[int]]
 ) -> dict[str, float]:

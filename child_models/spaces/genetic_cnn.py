@@ -279,7 +279,7 @@ class Network(nn.Module):
                 name=f"stage_{number}",
             )
             x = max_pool(stage(bits, x), 3, 2)
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)  # may be symbolic
         if self.hidden:
             x = nn.relu(Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
             keep_all = not self.has_rng("dropout")

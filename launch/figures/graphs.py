@@ -98,9 +98,9 @@ def graphs(
     if space in _WIRING:
         return _WIRING[space](found)
     if any(">" in field for field in fields):
-        return _edges(found)
+        return _edges(found, options or {})
     if any(f"input_{side}" in fields for side in SIDES):
-        return _cells(found, options or {})
+        return _cells(found, options or {}, space in _ALL_RETURNED)
     return {"": _chain(found)}
 
 
@@ -119,12 +119,17 @@ def _grouped(found: Mapping[str, Fields], key: Callable[[str], str]) -> dict[str
 # ---- cells of two-sided nodes -------------------------------------------------------
 
 
-def _cells(found, options) -> dict[str, nx.MultiDiGraph]:
+def _cells(found, options, all_returned: bool) -> dict[str, nx.MultiDiGraph]:
     cells = {}
     for cell, members in _grouped(found, cell_of).items():
-        concat = options.get(f"{cell}_concat") or options.get("concat")
-        cells[cell] = _cell(members, concat)
+        computed = range(2, len(members) + 2) if all_returned else None
+        cells[cell] = _cell(members, _concat(cell, options) or computed)
     return cells
+
+
+def _concat(cell: str, options: Mapping[str, Any]) -> Sequence[int] | None:
+    """The states that the options say a cell returns."""
+    return options.get(f"{cell}_concat") or options.get("concat")
 
 
 def _cell(members: Mapping[str, Fields], concat: Sequence[int] | None):
@@ -162,7 +167,7 @@ def _return(graph: nx.MultiDiGraph, states: Sequence[Any], label: str = OUTPUT) 
 # ---- cells of edges -----------------------------------------------------------------
 
 
-def _edges(found) -> dict[str, nx.MultiDiGraph]:
+def _edges(found, options) -> dict[str, nx.MultiDiGraph]:
     """One input: the last node is the output.  Two: all computed ones are returned."""
     cells: dict[str, list[tuple[str, str, str]]] = {}
     for name, fields in found.items():
@@ -176,10 +181,12 @@ def _edges(found) -> dict[str, nx.MultiDiGraph]:
                     else name
                 )
                 cells.setdefault(cell, []).append((source, target, value.choice))
-    return {cell: _of_edges(edges) for cell, edges in cells.items()}
+    return {c: _of_edges(edges, _concat(c, options)) for c, edges in cells.items()}
 
 
-def _of_edges(edges: Sequence[tuple[str, str, str]]) -> nx.MultiDiGraph:
+def _of_edges(
+    edges: Sequence[tuple[str, str, str]], concat: Sequence[int] | None
+) -> nx.MultiDiGraph:
     names = sorted({n for s, t, _ in edges for n in (s, t)}, key=_as_number)
     fed = {target for _, target, _ in edges}
     inputs = [name for name in names if name not in fed]
@@ -200,7 +207,7 @@ def _of_edges(edges: Sequence[tuple[str, str, str]]) -> nx.MultiDiGraph:
         loose = [n for n in names[1:-1] if not graph.degree(n)]
         graph.remove_nodes_from(loose)
     else:
-        _return(graph, computed)
+        _return(graph, computed if concat is None else [names[i] for i in concat])
     return graph
 
 
@@ -307,4 +314,5 @@ def _stage(fields: Mapping[str, Value]) -> nx.MultiDiGraph:
     return graph
 
 
+_ALL_RETURNED = {"darts"}  # cells of two-sided nodes that return all of them
 _WIRING = {"genetic_cnn": _stages, "nas_rl_cnn": _anchored}

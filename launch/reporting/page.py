@@ -26,6 +26,7 @@ from launch.reporting.run import (
     scored,
 )
 from launch.reporting.words import diagnoses, facts
+from launch.rounds import decisions_of, text_of
 from launch.settings import differing_keys
 from launch.tables import mean_accuracy
 
@@ -128,7 +129,7 @@ def _drawings(run: Run, found, counts, runs) -> list[dict[str, Any]]:
     chosen: dict[str, tuple[str, float | None]] = {}
     if run.result is not None:
         best = run.result["best"]
-        text = ",".join(map(str, best["decisions"]))
+        text = text_of(best["decisions"])
         chosen[text] = ("winner of the final choice", best["reward"])
     for text, reward in zip(found.decisions, found.reward.tolist(), strict=True):
         if len(chosen) >= most:
@@ -145,8 +146,7 @@ def _drawings(run: Run, found, counts, runs) -> list[dict[str, Any]]:
 
 
 def _svg(run: Run, text: str) -> str:
-    decisions = tuple(map(int, text.split(",")))
-    subject = run.subject
+    subject, decisions = run.subject, decisions_of(text)
     found = graphs(run.space.spec, decisions, subject.space, subject.options)
     return inline_svg(found, f"drawing of the architecture {text}")
 

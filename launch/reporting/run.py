@@ -16,6 +16,7 @@ from launch.architectures import Subject, find
 from launch.command import UserError
 from launch.describe import build, describe
 from launch.figures.text import picture
+from launch.rounds import decisions_of, text_of
 from launch.store import read_rounds, read_scored
 from launch.workdir import read_commands, read_config, read_result, read_retrained
 
@@ -213,7 +214,7 @@ def count_some(
             break
         text = found.decisions[i]
         if text not in counts:
-            cost = describe(run.subject._replace(arch=as_decisions(text)))
+            cost = describe(run.subject._replace(arch=decisions_of(text)))
             counts[text] = {name: cost[name] for name in ("params", "macs")}
     return counts
 
@@ -230,15 +231,10 @@ def _known_counts(run: Run) -> dict[str, dict[str, int]]:
     scored_here = set(run.trials.decisions)
     counts = {}
     for row in rows:
-        text = ",".join(map(str, row["decisions"]))
+        text = text_of(row["decisions"])
         if text in scored_here and {"params", "macs"} <= row.keys():
             counts[text] = {name: row[name] for name in ("params", "macs")}
     return counts
-
-
-def as_decisions(text: str) -> tuple[int, ...]:
-    """Decisions as the store writes them."""
-    return tuple(map(int, text.split(",")))
 
 
 # ---- scatter ------------------------------------------------------------------------
@@ -302,7 +298,7 @@ def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
     return {
         "decisions": decisions,
         "encoding": run.trials.encoding.get(decisions) or decisions,
-        "text": picture(run.space.spec, as_decisions(decisions)),
+        "text": picture(run.space.spec, decisions_of(decisions)),
         "reward": None if reward is None else _round(reward),
         "round": None if round is None else round + 1,
         **counts.get(decisions, {}),

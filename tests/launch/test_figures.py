@@ -142,9 +142,17 @@ def test_a_cell_of_edges_with_two_inputs_returns_all_its_nodes():
             ("c_{k-2}", "0", "skip_connect"),
         ]
     )
+    cells = graphs(spec, (1, 2, 0, 1, 2) * 2, options={"reduce_concat": (3,)})
+    assert [s for s, t, _ in edges(cells["reduce"]) if t == "c_{k}"] == ["1"]
     assert picture(spec, (1, 2, 0, 1, 2) * 2).splitlines()[1] == (
         "  normal/3  skip_connect(1) + sep_conv_3x3(2)"
     )
+
+
+def test_two_sided_nodes_are_all_returned_in_the_space_of_darts():
+    spec = SPACES["enas_micro"](classes=2, nodes=2).spec  # its pairs have such names
+    cells = graphs(spec, (0, 0, 1, 0, 2, 0, 2, 0) * 2, "darts")
+    assert [s for s, t, _ in edges(cells["normal"]) if t == "c_{k}"] == ["0", "1"]
 
 
 def test_a_graph_without_bound_is_a_row_of_layers_with_skips():

@@ -7,9 +7,11 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from launch.build import resolve
 from launch.command import UserError
+from launch.figures.animation import improvements, write_animation
 from launch.report import read_runs
 from launch.reporting.page import MAX_BYTES, page
 from launch.reporting.run import curves, pareto, read_run, scatter, scored
@@ -284,6 +286,19 @@ def test_a_browser_draws_the_charts_without_an_error(both, tmp_path, width):
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count('class="chart"') == 10  # 7 curves, 2 of ops, the scatter
     assert done.stdout.count('class="point"') == 6
+
+
+def test_an_animation_has_a_frame_a_new_best(tmp_path):
+    run = read_run(make(tmp_path / "run", rounds=3, trials=4))
+    found = improvements(run)
+    rewards = [reward for *_, reward in found]
+    assert rewards == sorted(rewards) and rewards[-1] == np.nanmax(run.trials.reward)
+    assert write_animation(tmp_path / "best.gif", run) == len(found)
+    with Image.open(tmp_path / "best.gif") as animation:
+        assert animation.format == "GIF" and animation.n_frames == len(found)
+    write_json(tmp_path / "config.json", as_json(config()))
+    with pytest.raises(ValueError, match="scored nothing yet"):
+        write_animation(tmp_path / "no.gif", read_run(tmp_path))
 
 
 # ---- what goes wrong ----------------------------------------------------------------

@@ -1,0 +1,185 @@
+"""Exports a retrained network to forms that need nothing of this project.
+
+    python -m launch.export --workdir=runs/enas [--out=FOLDER] [--network=FILE]
+
+The folder, by default ``export`` in the workdir, gets
+
+    architecture.json   space, sizes, decisions; DARTS's Genotype where there is one
+    genotype.txt        DARTS's Genotype(...), else the space's own text
+    params.safetensors  parameters and batch statistics, by "collection/module/name"
+    model.stablehlo     ``(weights, images uint8[B, H, W, C]) -> float32[B, classes]``
+                        of `jax.export`, for any B, on CPU, GPU and TPU
+    load.py             runs the two on images; an example to start from
+
+It needs ``pip install -e '.[export]'``.
+"""
+
+import json
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+from absl import flags
+from etils import epath
+from flax import traverse_util
+
+from child_models.ops.lowering import shapes_only
+from child_models.spaces import SPACES
+from launch import command
+from launch.artifact import Artifact, forward, load_artifact
+from launch.command import UserError, command_line, user_errors
+from launch.figures.graphs import OUTPUT, graphs
+from launch.workdir import write_json
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+_LOAD = string.Template('''"""Runs the exported network: python load.py [IMAGES.npy].
+
+Images are uint8[B, $shape].  Needs jax and safetensors.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+folder = pathlib.Path(__file__).parent
+network = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+weights = load_file(folder / "params.safetensors")
+images = np.load(sys.argv[1]) if sys.argv[1:] else np.zeros((2, $shape), np.uint8)
+print(np.asarray(network.call(weights, images)))
+''')
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays by "collection/module/.../name"."""
+    flat = traverse_util.flatten_dict(dict(variables), sep="/")
+    return {name: np.ascontiguousarray(array) for name, array in flat.items()}
+
+
+def genotype(cells: Mapping[str, Any]) -> dict[str, Any] | None:
+    """DARTS's fields: pairs (op, state), two a node, and the states that are returned.
+
+    States 0 and 1 are the outputs of the cell before the last and of the last.
+
+    Args:
+      cells: graphs of an architecture.
+
+    Returns:
+      {"normal", "normal_concat", ...}, None where cells are not of that form.
+    """
+    fields: dict[str, Any] = {}
+    for name, graph in cells.items():
+        states = [node for node in graph if node != OUTPUT]
+        labels = [graph.nodes[node]["label"] for node in states]
+        if labels[:2] != ["c_{k-2}", "c_{k-1}"] or not all(
+            map(str.isdigit, labels[2:])
+        ):
+            return None
+        pairs = []
+        for node in states[2:]:
+            entering = list(graph.in_edges(node, data="label"))
+            if len(entering) != 2:
+                return None
+            pairs += [[op, states.index(source)] for source, _, op in entering]
+        fields[name] = pairs
+        returned = graph.predecessors(OUTPUT)
+        fields[f"{name}_concat"] = sorted(map(states.index, returned))
+    return fields
+
+
+def as_text(fields: Mapping[str, Any]) -> str:
+    """``Genotype(normal=[(op, state), ...], normal_concat=[...], ...)``."""
+    shown = [
+        f"{name}={value if name.endswith('_concat') else [tuple(p) for p in value]}"
+        for name, value in fields.items()
+    ]
+    return f"Genotype({', '.join(shown)})"
+
+
+def stablehlo(network: Artifact) -> bytes:
+    """The network as `jax.export` serialises it, for any number of images."""
+    run = _named(forward(network.description))
+    weights = {
+        name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for name, array in flatten(network.variables).items()
+    }
+    (batch,) = jax.export.symbolic_shape("batch")
+    shape = (batch, *network.description["image"])
+    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    with shapes_only():  # XLA's own operations, for all platforms
+        exported = jax.export.export(jax.jit(run), platforms=PLATFORMS)
+        return bytes(exported(weights, images).serialize())
+
+
+def _named(run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function of flat weights."""
+
+    def call(weights, images):
+        return run(traverse_util.unflatten_dict(weights, sep="/"), images)
+
+    return call
+
+
+def export(network: Artifact, folder: epath.PathLike) -> None:
+    """Writes all files.
+
+    Args:
+      network: as it was retrained.
+      folder: made if there is none.
+
+    Raises:
+      UserError: if a package is not installed, or the folder cannot be written.
+    """
+    try:
+        import flatbuffers  # noqa: F401, which jax.export needs
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise UserError(
+            f"launch.export needs {error.name}: pip install -e '.[export]'"
+        ) from error
+    description = dict(network.description)
+    options = dict(description["space"])
+    name = options.pop("name")
+    spec, decisions = SPACES[name](**options).spec, description["decisions"]
+    fields = None
+    if not hasattr(spec, "unpack"):
+        fields = genotype(graphs(spec, decisions, name, options))
+    text = spec.encode(decisions) if fields is None else as_text(fields)
+    shape = ", ".join(map(str, description["image"]))
+    folder = epath.Path(folder)
+    with user_errors(f"cannot write {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "architecture.json", {**description, "darts": fields})
+        (folder / "genotype.txt").write_text(f"{text}\n")
+        weights = flatten(network.variables)
+        metadata = {"description": json.dumps(description)}
+        (folder / "params.safetensors").write_bytes(save(weights, metadata))
+        (folder / "model.stablehlo").write_bytes(stablehlo(network))
+        (folder / "load.py").write_text(_LOAD.substitute(shape=shape))
+
+
+def main() -> None:
+    """Exports the network that the flags name."""
+    options = flags.FLAGS
+    workdir = epath.Path(options.workdir)
+    path = workdir / options.network
+    if not path.exists():
+        line = command_line("-m", "launch.retrain", f"--workdir={workdir}")
+        raise UserError(f"{workdir} has no retrained {options.network}; run: {line}")
+    out = epath.Path(options.out or workdir / "export")
+    export(load_artifact(path), out)
+    for written in sorted(out.iterdir()):
+        print(written)
+
+
+if __name__ == "__main__":
+    command.define_workdir()
+    flags.DEFINE_string("out", None, "the folder; by default export/ in the workdir")
+    flags.DEFINE_string("network", "winner.msgpack", "a file of launch.retrain")
+    command.run(main)

@@ -30,6 +30,7 @@ from controller.execution import (
 )
 from controller.types import Evaluator, Proposal
 from launch.command import UserError
+from launch.signals import handlers_kept
 
 CONNECT_SECONDS = 10.0
 # What a result depends on besides the program; workers take the values from here.
@@ -224,11 +225,14 @@ def connect(workers: int, gpus: float) -> Any:
 
     if ray.is_initialized():
         return ray
-    address = os.environ.get("RAY_ADDRESS", "local")
-    options = {} if address != "local" else {"num_cpus": workers}
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"num_cpus": workers, "include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody
     _check_reachable(address)
     try:
-        with warnings.catch_warnings():
+        with handlers_kept(), warnings.catch_warnings():
             # A local cluster is started by fork and exec, which JAX warns of.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
             ray.init(

@@ -134,7 +134,9 @@ def test_it_equals_the_search_in_this_process(ray, samples):
     evaluator = toy_evaluator()
     executor = on_ray(functools.partial(make_toy, evaluator), evaluator)
     loop = toy_loop(executor, evaluator, samples)
+    before = signal.getsignal(signal.SIGTERM)
     loop.run(loop.init(jax.random.key(3)), 0)
+    assert signal.getsignal(signal.SIGTERM) is before  # Ray has taken it for itself
     state, rewards, workers = finish(loop)
     expected, *rest = here(evaluator, samples)
     assert_same_state(state, expected)

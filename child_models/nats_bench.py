@@ -5,6 +5,7 @@ Dong et al. 2021, https://arxiv.org/abs/2009.00437; the package is the extra
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,9 @@ def from_nats_bench(api: Any, spec: DecisionSpec) -> Table:
     Args:
       api: of the topology space.
       spec: of `nasbench201`.
+
+    Raises:
+      ValueError: if the archive lacks a result, with the first one that it lacks.
     """
     rows: list[tuple[int, ...]] = []
     columns: dict[str, dict[str, list[float]]] = {
@@ -54,12 +58,12 @@ def from_nats_bench(api: Any, spec: DecisionSpec) -> Table:
     for index, text in enumerate(api.meta_archs):
         rows.append(spec.decode(text))
         for name, (search, report) in DATASETS.items():
-            short = api.get_more_info(index, search, hp="12", is_random=False)
-            long = api.get_more_info(index, report, hp="200", is_random=False)
-            seconds = short["train-all-time"] + short["valid-per-time"]
-            columns["reward"][name].append(short["valid-accuracy"])
-            columns["value"][name].append(long["test-accuracy"])
-            columns["cost"][name].append(seconds)
+            wanted = ("valid-accuracy", "train-all-time", "valid-per-time")
+            accuracy, *seconds = _read(api, index, search, "12", wanted)
+            (test,) = _read(api, index, report, "200", ("test-accuracy",))
+            columns["reward"][name].append(accuracy)
+            columns["value"][name].append(test)
+            columns["cost"][name].append(sum(seconds))
         if hasattr(api, "clear_params"):
             api.clear_params(index)  # else every architecture stays in memory
     arrays = {
@@ -67,3 +71,19 @@ def from_nats_bench(api: Any, spec: DecisionSpec) -> Table:
         for kind, named in columns.items()
     }
     return Table(np.asarray(rows), **arrays)
+
+
+def _read(
+    api: Any, index: int, dataset: str, epochs: str, names: Sequence[str]
+) -> list[float]:
+    """Results of one architecture, each a mean over its trials."""
+    missing = ", ".join(names)
+    try:
+        info = api.get_more_info(index, dataset, hp=epochs, is_random=False)
+        missing = ", ".join(name for name in names if name not in info)
+        return [info[name] for name in names]
+    except (AssertionError, KeyError, OSError, ValueError) as error:
+        raise ValueError(
+            f"the archive lacks {missing} of architecture {index} on {dataset} after "
+            f"{epochs} epochs; take the whole one"
+        ) from error

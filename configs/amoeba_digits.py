@@ -27,5 +27,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.strategy = ConfigDict(
         {"name": "regularized_evolution", "population": 10, "sample": 4}
     )
-    smoke = {"space": {"channels": 4}}
+    smoke = {
+        "space": {"channels": 4},
+        "strategy": {"population": 4, "sample": 2},
+    }
     return common.vary(config, arg, smoke)

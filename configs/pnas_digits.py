@@ -35,5 +35,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "capacity": 64,
         }
     )
-    smoke = {"space": {"channels": 4}, "strategy": {"capacity": 16}}
+    smoke = {
+        "space": {"channels": 4, "ops": ("identity", "sep_conv_3x3")},
+        "strategy": {"capacity": 16},
+    }
     return common.vary(config, arg, smoke)

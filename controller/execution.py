@@ -41,6 +41,9 @@ class Executor(NamedTuple):
       collect: ``(evaluator state, ticket) -> (evaluator state, Outcome)`` of a finished
         one.
       score: ``(evaluator state, decisions) -> float``, for the final choice.
+      announce: ``(evaluator state, [decisions]) -> None``: all whose scores are about
+        to be asked for, so that they are measured side by side; None where that is of
+        no use.
     """
 
     start: Callable[[Any, Proposal], None]
@@ -48,6 +51,7 @@ class Executor(NamedTuple):
     wait: Callable[[Sequence[Any], float], int | None]
     collect: Callable[[Any, Any], tuple[Any, Outcome]]
     score: Callable[[Any, Any], float]
+    announce: Callable[[Any, Sequence[Any]], None] | None = None
 
 
 class Runner(NamedTuple):

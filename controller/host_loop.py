@@ -147,7 +147,11 @@ def make_host_loop(
     def score(state, decisions):
         return executor.score(state.evaluator, decisions)
 
-    return Loop(init, run, score, None, max_ticks)
+    def announce(state, decisions):
+        executor.announce(state.evaluator, decisions)
+
+    together = None if executor.announce is None else announce
+    return Loop(init, run, score, None, max_ticks, together)
 
 
 def _as_it_is(function, **_):

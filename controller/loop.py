@@ -10,7 +10,7 @@ that a call's log has room for.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -113,6 +113,8 @@ class Loop(NamedTuple):
       score: ``(state, decisions[T]) -> float32[]`` on the whole validation split.
       compiled_text: ``(state) -> str``: the program of `run`, as the compiler left it;
         None where it is none.
+      announce: ``(state, [decisions[T]]) -> None``: those whose scores come next, where
+        they can be measured side by side; else None.
       max_ticks: room in the log.
     """
 
@@ -121,6 +123,7 @@ class Loop(NamedTuple):
     score: Callable[[SearchState, Any], jax.Array]
     compiled_text: Callable[[SearchState], str] | None
     max_ticks: int
+    announce: Callable[[SearchState, Sequence[Any]], None] | None = None
 
 
 def make_loop(

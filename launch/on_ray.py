@@ -30,6 +30,7 @@ from controller.execution import (
 )
 from controller.types import Evaluator, Proposal
 from launch.command import UserError
+from launch.signals import handlers_kept
 
 CONNECT_SECONDS = 10.0
 # What a result depends on besides the program; workers take the values from here.
@@ -61,7 +62,14 @@ def on_ray(make: Callable[[], Runner], evaluator: Evaluator) -> Executor:
             "'cellwright[ray]', in a checkout pip install -e '.[ray]'"
         )
     tasks = _Tasks(make, evaluator)
-    return Executor(tasks.start, tasks.submit, tasks.wait, tasks.collect, tasks.score)
+    return Executor(
+        tasks.start,
+        tasks.submit,
+        tasks.wait,
+        tasks.collect,
+        tasks.score,
+        tasks.announce,
+    )
 
 
 class _Died(UserError):
@@ -73,11 +81,11 @@ class _Died(UserError):
 
 @dataclasses.dataclass(eq=False)
 class _Ticket:
-    """A proposal that was submitted, and the tasks of its rows; None: not begun."""
+    """What was submitted together, and its tasks; None: not begun."""
 
-    key: Any
-    proposal: Proposal
     tasks: list[Any]
+    key: Any = None
+    proposal: Proposal | None = None
 
 
 class _Tasks:
@@ -87,8 +95,10 @@ class _Tasks:
         self._make = make
         self._evaluator = evaluator
         self._limit = evaluator.execution.workers
-        self._waiting: collections.deque = collections.deque()  # ticket, row, arguments
+        # ticket, which of its tasks, method and arguments
+        self._waiting: collections.deque = collections.deque()
         self._running: list[Any] = []
+        self._scores: dict[bytes, _Ticket] = {}
 
     @functools.cached_property
     def _ray(self) -> Any:
@@ -113,10 +123,10 @@ class _Tasks:
     def submit(self, key: Any, state: Any, proposal: Proposal) -> _Ticket:
         """Begins the trials of a proposal, or lets them wait for a free worker."""
         rows = rows_of(jax.device_get(proposal))
-        ticket = _Ticket(key, proposal, [None] * len(rows))
+        ticket = _Ticket([None] * len(rows), key, proposal)
+        state = jax.tree.map(_plain, state)
         for i, row in enumerate(rows):
-            arguments = (_plain(key), jax.tree.map(_plain, state), row)
-            self._waiting.append((ticket, i, arguments))
+            self._waiting.append((ticket, i, ("run", _plain(key), state, row)))
         self._fill()
         return ticket
 
@@ -129,7 +139,7 @@ class _Tasks:
             )
         while self._waiting and len(self._running) < self._limit:
             ticket, i, arguments = self._waiting.popleft()
-            ticket.tasks[i] = self._remote("run", *arguments)
+            ticket.tasks[i] = self._remote(*arguments)
             self._running.append(ticket.tasks[i])
 
     def wait(self, tickets: Sequence[_Ticket], seconds: float) -> int | None:
@@ -164,8 +174,21 @@ class _Tasks:
 
     def score(self, state: Any, decisions: Any) -> float:
         """The score of one architecture, waited for."""
+        name = np.asarray(decisions).tobytes()
+        if name not in self._scores:
+            self.announce(state, [decisions])
+        ticket = self._scores.pop(name)
+        while self.wait([ticket], 60.0) is None:
+            pass
+        return self._get(ticket.tasks[0])
+
+    def announce(self, state: Any, decisions: Sequence[Any]) -> None:
+        """Begins to measure scores, or lets them wait for a free worker."""
         state = jax.tree.map(_plain, state)
-        return self._get(self._remote("score", state, np.asarray(decisions)))
+        for row in map(np.asarray, decisions):
+            ticket = self._scores[row.tobytes()] = _Ticket([None])
+            self._waiting.append((ticket, 0, ("score", state, row)))
+        self._fill()
 
     def _get(self, task):
         """What a task returned; what it raised is raised here."""
@@ -202,11 +225,14 @@ def connect(workers: int, gpus: float) -> Any:
 
     if ray.is_initialized():
         return ray
-    address = os.environ.get("RAY_ADDRESS", "local")
-    options = {} if address != "local" else {"num_cpus": workers}
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"num_cpus": workers, "include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tells nobody
     _check_reachable(address)
     try:
-        with warnings.catch_warnings():
+        with handlers_kept(), warnings.catch_warnings():
             # A local cluster is started by fork and exec, which JAX warns of.
             warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
             ray.init(

@@ -1,9 +1,25 @@
 """Signals that ask a program to stop: noted, and heeded between compiled calls."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 from launch.command import Interrupted
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Puts back the handlers of these signals that the body has replaced."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Signals:
@@ -20,7 +36,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -239,13 +239,15 @@ def find_trials(
       best: takes so many of the valid ones, the highest reward first; None for all.
 
     Raises:
-      UserError: if there is no store, or one that cannot be used.
+      UserError: if there is no store, or one that cannot be used, or a condition
+        compares costs of several objectives with a number.
     """
     conditions = list(conditions)
     order = 'seed, round, "index"'
     if best is not None:
         conditions.append(Condition("status", "=", STATUSES[0]))
         order = f"reward desc, {order} limit {best:d}"
+    _check_costs(workdir, conditions)
     clauses = [OPERATORS[c.operator].format(_quoted(c.column)) for c in conditions]
     query = (
         f"select {', '.join(map(_quoted, COLUMNS))} from trials "
@@ -253,6 +255,17 @@ def find_trials(
     )
     rows = _read(workdir, query, [c.value for c in conditions])
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def _check_costs(workdir: epath.PathLike, conditions: Iterable[Condition]) -> None:
+    """Refuses to compare several objectives, which are text, with a number."""
+    if any(c.column == "cost" and not isinstance(c.value, str) for c in conditions):
+        query = "select cost from trials where typeof(cost) = 'text' limit 1"
+        for (cost,) in _read(workdir, query):
+            raise UserError(
+                f"cost is of several objectives here, such as {cost}; no number can be "
+                "compared with them, only text by ~"
+            )
 
 
 def _quoted(column: str) -> str:

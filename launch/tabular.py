@@ -2,11 +2,13 @@
 
     python -m launch.tabular convert --source=nasbench201_table.npz --out=TABLE.npz
     python -m launch.tabular convert --source=NATS-tss-v1_0-3ffb9-simple --out=TABLE.npz
+    python -m launch.tabular convert --source=nasbench_only108.tfrecord --out=TABLE.npz
     python -m launch.tabular build --config=configs/table_digits.py --workdir=DIR \
         --out=TABLE.npz [--seeds=0,1,2]
 
 `convert` reads NAS-Bench-201: its columns as an npz, see `launch.compare`, or
-NATS-Bench's own files.  `build` trains every architecture of a small space, once a
+NATS-Bench's own files; and NAS-Bench-101: a record file, see
+`child_models.nasbench101`.  `build` trains every architecture of a small space, once a
 seed; the same command continues.
 """
 
@@ -15,6 +17,7 @@ import os
 import numpy as np
 from absl import flags
 
+from child_models.nasbench101 import from_nasbench101
 from child_models.nats_bench import from_nats_bench, open_api
 from child_models.spaces.nasbench201 import SPEC as NASBENCH201
 from child_models.tables import KINDS, Table, check_rows, read_table, write_table
@@ -28,14 +31,17 @@ def convert(source: str, out: str) -> Table:
     """Reads a published table and writes it as `child_models.tables` describes.
 
     Args:
-      source: npz of columns, or a file or folder of NATS-Bench.
+      source: npz of columns, a file or folder of NATS-Bench, or a record file of
+        NAS-Bench-101.
       out: npz to write.
 
     Raises:
       UserError: if the source is no such table, or `out` cannot be written.
     """
     with user_errors():
-        if source.endswith(".npz"):
+        if source.endswith(".tfrecord"):
+            table = from_nasbench101(source)
+        elif source.endswith(".npz"):
             table = read_table(source, NASBENCH201)
         else:
             table = from_nats_bench(open_api(source), NASBENCH201)

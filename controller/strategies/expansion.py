@@ -100,7 +100,7 @@ def _hash(decisions):
 
 
 def levels(spec: DecisionSpec, beam: int) -> Source:
-    """All cells of one block, then those of the queue with every further block.
+    """All cells of one block, then the queue's valid ones with every further block.
 
     The number of blocks is decision 0, and a block is a node, see `Decision.node`.
     After the last level there are no candidates, and its queue is trained again.
@@ -144,7 +144,8 @@ def levels(spec: DecisionSpec, beam: int) -> Source:
         builds = [of_level(min(level + 2, blocks)) for level in range(blocks)]
         rows = jax.lax.switch(state.level, builds, state.queue)
         count = jnp.array([len(added[min(b + 1, blocks - 1)]) for b in range(blocks)])
-        there = jnp.arange(len(state.queue))[:, None] < state.length
+        there = jnp.arange(len(state.queue)) < state.length
+        there = (there & ~state.failed)[:, None]
         there = there & (jnp.arange(most)[None] < count[state.level])
         there = there & (state.level < blocks - 1)
         return rows.reshape(-1, spec.length), there.reshape(-1)

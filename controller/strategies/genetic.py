@@ -6,8 +6,8 @@ stages, and those that were not crossed mutate.  The fitness of an architecture 
 mean of all rewards that it earned.
 
 Unlike there, a generation is proposed in parts of any size: individuals that wait for a
-reward come first, in random order, and the next generation is bred once none waits.  A
-part larger than what waits scores others again.
+reward, and are not being trained, come first, in random order, and the next generation
+is bred once none waits.  A part larger than these scores others again.
 
 Shapes: N individuals, A remembered architectures, n trials, T decisions.
 """
@@ -45,7 +45,8 @@ class Generation:
     decisions: jax.Array  # int32[N, T]
     reward: jax.Array  # float32[N], the latest; 0 where there is none
     waiting: jax.Array  # bool[N], not scored yet
-    valid: jax.Array  # bool[N], scored, and the trial was valid
+    proposed: jax.Array  # bool[N], and it is being trained
+    valid: jax.Array  # bool[N], scored, and a trial was valid
     baseline: jax.Array  # float32[], mean fitness of the generation before
     archive: Archive
 
@@ -104,6 +105,7 @@ def genetic(
             decisions=decisions,
             reward=jnp.zeros(size, jnp.float32),
             waiting=jnp.ones(size, bool),
+            proposed=jnp.zeros(size, bool),
             valid=jnp.zeros(size, bool),
             baseline=baseline,
             archive=archive,
@@ -120,8 +122,10 @@ def genetic(
 
     def propose(key, state, n):
         draw = jax.random.uniform(key, (population,))
-        order = jnp.argsort(jnp.where(state.waiting, draw, 1 + draw))
+        others = jnp.where(state.proposed, 2 + draw, 1 + draw)
+        order = jnp.argsort(jnp.where(state.waiting & ~state.proposed, draw, others))
         rows = order[jnp.arange(n) % population]
+        state = state.replace(proposed=state.proposed.at[rows].set(True))
         return Proposal(state.decisions[rows], jnp.zeros(n)), state
 
     def breed(key, state):
@@ -164,10 +168,13 @@ def _record(state: Generation, trial) -> tuple[Generation, None]:
     # Among equals one that waits; where none does, the individual is scored again.
     first = jnp.argmax(jnp.where(same, 1 + state.waiting, 0))
     row = jnp.where(same.any(), first, len(same))  # out of bounds: dropped
+    learnt = jnp.where(valid, row, len(same))
+    trained = same & state.proposed
     state = state.replace(
-        reward=state.reward.at[row].set(reward, mode="drop"),
+        reward=state.reward.at[learnt].set(reward, mode="drop"),
         waiting=state.waiting.at[row].set(False, mode="drop"),
-        valid=state.valid.at[row].set(valid, mode="drop"),
+        proposed=state.proposed & (jnp.arange(len(same)) != jnp.argmax(trained)),
+        valid=state.valid.at[learnt].set(True, mode="drop"),
         archive=_remember(state.archive, decisions, reward, valid),
     )
     return state, None

@@ -32,7 +32,8 @@ def local_search(spec: DecisionSpec) -> Strategy:
 
     A proposal is n distinct neighbours that were not tried, in random order; where
     fewer are left, the last of them repeat.  An update goes to the best of the n where
-    it is better than the present one.
+    it is better than the present one; that one, and the rest of the n, are not asked
+    for again.  Where several proposals are under way, a neighbour may be tried twice.
 
     Args:
       spec: of the space.
@@ -64,6 +65,13 @@ def local_search(spec: DecisionSpec) -> Strategy:
         )
         return Proposal(jnp.where(left > 0, moves, starts), jnp.zeros(n)), state
 
+    def moves_to(others, start):
+        """bool[T, V]: the moves from the start that lead to one of the others."""
+        near = jnp.sum(others != start[None], axis=1) == 1
+        new = near[:, None] & (others != start[None])
+        value = jax.nn.one_hot(others, spec.max_choices, dtype=bool)
+        return jnp.any(new[:, :, None] & value, axis=0)
+
     def update(key, state, trial):
         valid = trial.valid & jnp.isfinite(trial.reward)
         reward = jnp.where(valid, trial.reward, -jnp.inf)
@@ -75,12 +83,15 @@ def local_search(spec: DecisionSpec) -> Strategy:
             starts=state.starts + (is_start & valid.any()),
         )
         better = valid[i] & (reward[i] > state.reward)
+        scored = jnp.isfinite(state.reward)
         moved = state.replace(
             decisions=decisions[i],
             reward=reward[i],
-            untried=spec.neighbors(decisions[i]),
+            untried=spec.neighbors(decisions[i])
+            & ~(moves_to(state.decisions[None], decisions[i]) & scored)
+            & ~moves_to(decisions, decisions[i]),
         )
-        hit = jax.nn.one_hot(decisions, spec.max_choices, dtype=bool).any(0)
+        hit = moves_to(decisions, state.decisions)
         stayed = state.replace(untried=state.untried & ~hit)
         state = jax.tree.map(lambda a, b: jnp.where(better, a, b), moved, stayed)
         record = valid[i] & (reward[i] > state.best_reward)

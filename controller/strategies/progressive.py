@@ -39,7 +39,8 @@ class ProgressiveState:
     count: jax.Array  # int32[], valid trials so far; the oldest are overwritten
     queue: jax.Array  # int32[Q, T], in order
     length: jax.Array  # int32[], of the queue
-    done: jax.Array  # int32[], of the queue's
+    done: jax.Array  # int32[], of the queue's that were proposed
+    failed: jax.Array  # bool[Q], of the queue's whose trial was not valid
     level: jax.Array  # int32[], blocks - 1
     tried: jax.Array  # bool[C] of an enumerable space; else bool[1]
     best: jax.Array  # int32[T], of all trials
@@ -87,6 +88,12 @@ def progressive(
         raise ValueError(
             f"surrogate is {surrogate!r}; known: {', '.join(sorted(SURROGATES))}"
         )
+    network = (surrogate_options or {}).get("network", surrogate)
+    if network != surrogate:
+        raise ValueError(
+            f"surrogate_options.network is {network!r} and surrogate {surrogate!r}; "
+            "leave the former out"
+        )
     model = build("surrogate_options", SURROGATES[surrogate], spec, surrogate_options)
     if "blocks" in spec.groups:
         source = expansion.levels(spec, beam)
@@ -113,6 +120,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             queue=padded,
             length=jnp.int32(len(queue)),
             done=jnp.int32(0),
+            failed=jnp.zeros(room, bool),
             level=jnp.int32(0),
             tried=jnp.zeros(source.size, bool),
             best=queue[0],
@@ -120,8 +128,10 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         )
 
     def propose(key, state, n):
-        rows = (state.done + jnp.arange(n)) % state.length
-        return Proposal(state.queue[rows], jnp.zeros(n)), state
+        decisions = state.queue[(state.done + jnp.arange(n)) % state.length]
+        tried = source.mark(state.tried, decisions)
+        state = state.replace(done=state.done + n, tried=tried)
+        return Proposal(decisions, jnp.zeros(n)), state
 
     def update(key, state, trial):
         decisions = trial.proposal.decisions
@@ -137,8 +147,8 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             decisions=state.decisions.at[slot].set(decisions, mode="drop"),
             reward=state.reward.at[slot].set(trial.reward, mode="drop"),
             count=state.count + jnp.sum(valid),
-            done=state.done + len(decisions),
-            tried=source.mark(state.tried, decisions),
+            failed=state.failed
+            | (_equal(state.queue, decisions) & ~valid[None]).any(1),
         )
         advance = state.done >= state.length
         state = when(advance, refill, key, state)
@@ -160,7 +170,8 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             queue=jnp.where(found > 0, queue, state.queue),
             length=jnp.where(found > 0, found, state.length),
             done=jnp.int32(0),
-            level=jnp.minimum(state.level + 1, source.levels - 1),
+            failed=jnp.zeros(room, bool),
+            level=jnp.minimum(state.level + (found > 0), source.levels - 1),
         )
 
     def best(key, state, n):
@@ -171,6 +182,11 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         return distinct(jnp.vstack([state.best, table, drawn]), n)
 
     return Strategy(init, propose, update, best)
+
+
+def _equal(queue, decisions):
+    """bool[Q, n]: which of the queue is which of the trials."""
+    return jnp.all(queue[:, None] == decisions[None], axis=2)
 
 
 def _top(values, k):

@@ -114,8 +114,11 @@ def regularized_evolution(
             i, decisions, reward, valid = item
             full = state.count == population
             dies = jnp.argmin(state.born)
-            if not ageing:
-                dies = tournament.loser(drawn(before, i), before.fitness)
+            if not ageing:  # and nobody who was born in this update
+                fitness = jnp.where(state.born < before.trials, before.fitness, jnp.inf)
+                dies = tournament.loser(drawn(before, i), fitness)
+                alive = jnp.isfinite(fitness[dies])
+                dies = jnp.where(alive, dies, jnp.argmin(fitness))
             slot = jnp.where(valid, jnp.where(full, dies, state.count), population)
             new = state.replace(  # slot P, of an invalid trial, is out of bounds
                 decisions=state.decisions.at[slot].set(decisions, mode="drop"),

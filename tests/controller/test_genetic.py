@@ -97,6 +97,17 @@ def test_a_part_larger_than_what_waits_scores_others_again(driver):
     assert sorted(counts) == [2, 2, 2, 2, 3, 3, 3, 3]
 
 
+def test_individuals_under_way_are_not_proposed_again(driver):
+    first, state = driver.propose(jax.random.key(1), driver.start, 4)
+    second, state = driver.propose(jax.random.key(2), state, 4)
+    everybody = jnp.concatenate([first.decisions, second.decisions])
+    assert rows(everybody) == rows(driver.start.decisions)
+    state, _ = driver.update(jax.random.key(3), state, trial(first.decisions))
+    assert state.waiting.sum() == 4 and state.proposed.sum() == 4
+    state, _ = driver.update(jax.random.key(4), state, trial(second.decisions))
+    assert state.waiting.all() and not state.proposed.any()
+
+
 def test_the_mean_reward_of_a_code_that_recurs_counts(driver):
     codes, key = np.eye(12, dtype=np.int32), jax.random.key(0)
     recurs = trial(codes[[0, 0, 0, 0]], [0.2, 0.4, 9.0, 0.9], [True, True, False, True])
@@ -187,6 +198,14 @@ def test_individuals_of_invalid_trials_are_never_selected(selection, reward):
     assert invalid not in rows(new.decisions)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((new, metrics)))
     assert invalid not in rows(new.archive.decisions[new.archive.count > 0])
+
+
+def test_an_individual_whose_second_trial_is_not_valid_stays(driver):
+    state, (first,), _ = driver.run(driver.start, 1)
+    again = trial(first, jnp.zeros(4), [False] * 4)
+    new, _ = driver.update(jax.random.key(1), state, again)
+    np.testing.assert_array_equal(new.valid, state.valid)
+    np.testing.assert_array_equal(new.reward, state.reward)
 
 
 def test_a_generation_without_a_valid_trial_still_breeds(selection):

@@ -10,7 +10,15 @@ from controller.host_loop import make_host_loop
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.random_search import random_search
-from controller.types import Evaluator, Proposal, Strategy, Trial, no_improvement
+from controller.types import (
+    Evaluator,
+    Execution,
+    Proposal,
+    Strategy,
+    Trial,
+    check_execution,
+    no_improvement,
+)
 
 SPEC = DecisionSpec(tuple(Decision(f"d{t}", tuple("abcdefghij")) for t in range(3)))
 PLAN = {"rounds": 4, "child_steps": 0, "policy_steps": 3}
@@ -52,15 +60,14 @@ def noisy():
 TRIALS = runner(noisy())  # compiled once
 
 
-def build(strategy=None, executor=None, samples=1, **options):
+def build(strategy=None, executor=None, samples=1, workers=1, order="submission"):
     return make_host_loop(
         SPEC,
         random_search(SPEC) if strategy is None else strategy,
-        noisy(),
+        noisy()._replace(execution=Execution("local", workers, order)),
         schedule(**PLAN, samples=samples),
         in_process(TRIALS) if executor is None else executor,
         history=4,
-        **options,
     )
 
 
@@ -218,8 +225,17 @@ def test_architectures_may_be_any_objects():
     assert sorted(state.top_decisions) == [("graph", i) for i in (20, 21, 22, 23)]
 
 
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="workers is 0; it must be 1 or more"):
-        build(workers=0)
-    with pytest.raises(ValueError, match="order is 'any'; known: submission, comple"):
-        build(order="any")
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("cluster",), "executor is 'cluster'; known: compiled, local, ray"),
+        (("local", 0), "workers is 0; it must be 1 or more"),
+        (("local", 2, "any"), "order is 'any'; known: submission, completion"),
+        (("ray", 2, "submission", -1), "gpus is -1; it must be 0 or more"),
+        (("local", 2, "submission", 1), "gpus is 1; that needs the executor 'ray'"),
+        (("compiled", 2), "workers is 2; that needs the executor 'local' or 'ray'"),
+    ],
+)
+def test_executions_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_execution(Execution(*arguments))

@@ -60,6 +60,23 @@ def test_it_climbs_to_the_optimum_of_a_separable_reward():
     assert float(state.best_reward) == 1
 
 
+def test_after_a_move_neither_the_point_before_nor_a_sibling_is_asked_for():
+    table = jax.random.permutation(jax.random.key(4), 36).reshape(3, 3, 4)
+    rows = run(lambda d: 1.0 * table[tuple(d)], 40, n=2, seed=1)[1]
+    tried, at, starts = map(np.asarray, rows)
+    moves = 0
+    for i in range(1, 39):
+        if starts[i] != starts[i - 1] or np.all(at[i] == at[i - 1]):
+            continue
+        moves += 1
+        known = {tuple(at[i - 1].tolist()), *map(tuple, tried[i].tolist())}
+        later = [j for j in range(i + 1, 40) if np.all(starts[i : j + 1] == starts[i])]
+        here = [j for j in later if np.all(at[i:j] == at[i])]
+        asked = {tuple(row) for j in here for row in tried[j].tolist()}
+        assert not asked & known
+    assert moves
+
+
 def test_invalid_trials_move_nothing():
     state, (_, at, starts) = run(lambda d: jnp.float32(jnp.nan), 8)
     assert int(state.starts) == 0

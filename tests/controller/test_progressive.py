@@ -125,6 +125,58 @@ def test_it_finds_the_optimum_in_a_fraction_of_the_space():
     np.testing.assert_array_equal(best[0], [2, 2, 0, 1])
 
 
+def test_what_is_under_way_is_not_proposed_again():
+    strategy = progressive(SPEC, beam=3, first=6, surrogate="linear", capacity=128)
+    state = strategy.init(jax.random.key(0))
+    pending, seen = [], []
+    propose, update = (
+        jax.jit(strategy.propose, static_argnums=2),
+        jax.jit(strategy.update),
+    )
+    for step in range(24):
+        proposal, state = propose(jax.random.key(step), state, 1)
+        pending.append(proposal)
+        seen.append(tuple(proposal.decisions[0].tolist()))
+        if len(pending) == 3:
+            done = pending.pop(0)
+            reward = pairwise(done.decisions)
+            trial = Trial(done, reward, jnp.ones(1, bool))
+            state, _ = update(jax.random.key(step), state, trial)
+    drawn = seen[:6]  # may repeat
+    assert len(set(seen[6:])) == 18 and not set(seen[6:]) & set(drawn)
+
+
+def test_cells_of_invalid_trials_are_not_extended():
+    ops = ("identity", "sep_conv_3x3")
+    spec = pnas_cell(blocks=2, fewer=True, ops=ops, classes=10).spec
+    strategy = progressive(
+        spec,
+        beam=999,
+        capacity=16,
+        surrogate="linear",
+        surrogate_options={"ridge": 1.0},
+    )
+    start = strategy.init(jax.random.key(0))
+    total = int(start.length)
+    proposal, state = strategy.propose(jax.random.key(0), start, total)
+    bad = np.arange(total) % 2 == 0
+    trial = Trial(proposal, jnp.arange(1.0 * total), jnp.asarray(~bad))
+    state, _ = jax.jit(strategy.update)(jax.random.key(1), state, trial)
+    assert int(state.level) == 1
+    extended = np.asarray(state.queue[: int(state.length)])
+    first = [t for t, d in enumerate(spec.decisions) if d.node == 0]
+    parents = {tuple(row) for row in extended[:, first].tolist()}
+    cells = np.asarray(proposal.decisions)[:, first]
+    assert parents and parents <= {tuple(row) for row in cells[~bad].tolist()}
+
+
+def test_a_network_that_contradicts_the_surrogate_is_refused():
+    message = "surrogate_options.network is 'lstm' and surrogate 'mlp'; leave the"
+    with pytest.raises(ValueError, match=message):
+        progressive(SPEC, surrogate="mlp", surrogate_options={"network": "lstm"})
+    progressive(SPEC, surrogate="mlp", surrogate_options={"network": "mlp"})
+
+
 def test_nothing_is_tried_twice_until_all_is():
     strategy = progressive(SPEC, beam=3, first=6, surrogate="linear", capacity=128)
     _, rows = run(strategy, 27, 3)

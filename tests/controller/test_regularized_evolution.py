@@ -154,6 +154,17 @@ def test_nobody_descends_from_an_empty_slot(replace):
             spec.validate(row)
 
 
+def test_without_ageing_nobody_dies_in_the_update_of_its_birth():
+    strategy = regularized_evolution(BITS, population=6, sample=4, ageing=False)
+    rows = jnp.eye(12, dtype=jnp.int32)
+    state = filled(strategy, rows[:6], jnp.arange(6.0))
+    for seed in range(20):
+        state = state.replace(key=jax.random.key(seed))
+        # Worse than all who were there, so that any tournament would take them.
+        new = filled(strategy, rows[6:11], -jnp.arange(5.0), state)
+        assert np.sum(np.asarray(new.born) >= 6) == 5
+
+
 def test_invalid_trials_are_no_individuals():
     strategy = regularized_evolution(BITS, population=4, sample=2)
     rows = jnp.zeros((3, BITS.length), jnp.int32)

@@ -60,6 +60,15 @@ def test_smoke_builds(name):
     assert built.space.spec.length > 0
 
 
+@pytest.mark.parametrize("name", ["amoeba_digits", "genetic_digits", "pnas_digits"])
+def test_smoke_leaves_the_first_generation(name):
+    built = build(load(name).get_config("smoke"))
+    schedule, options = built.config.schedule, built.config.strategy
+    scored = built.config.train.rounds * schedule.policy_steps * schedule.samples
+    first = options.get("population") or len(built.space.spec.expansions(0))
+    assert first < scored
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docstring_gives_command_hours_and_expectation(name):
     text = load(name).__doc__

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import genetic_digits
 from controller.execution import in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import schedule
@@ -22,7 +23,9 @@ from controller.spec import Decision, DecisionSpec
 from controller.strategies.regularized_evolution import regularized_evolution
 from controller.types import Evaluator, Execution, Trial, no_improvement
 from launch.command import UserError
+from launch.driver import search
 from launch.on_ray import on_ray
+from launch.store import find_trials
 
 SPEC = DecisionSpec(tuple(Decision(f"d{t}", tuple("abcd")) for t in range(4)))
 TICKS = 10
@@ -131,17 +134,20 @@ def test_it_equals_the_search_in_this_process(ray, samples):
     evaluator = toy_evaluator()
     executor = on_ray(functools.partial(make_toy, evaluator), evaluator)
     loop = toy_loop(executor, evaluator, samples)
+    before = signal.getsignal(signal.SIGTERM)
     loop.run(loop.init(jax.random.key(3)), 0)
+    assert signal.getsignal(signal.SIGTERM) is before  # Ray has taken it for itself
     state, rewards, workers = finish(loop)
     expected, *rest = here(evaluator, samples)
     assert_same_state(state, expected)
     assert rewards == rest[0] and rest[1] == [None] * TICKS * samples
     names = {name.rpartition(":")[2] for name in workers}
     assert str(os.getpid()) not in names and 1 <= len(names) <= 2
-    decisions = np.array([2, 1, 0, 1])
-    assert loop.score(state, decisions) == pytest.approx(
-        float(evaluator.score(state.evaluator, evaluator.data, decisions))
-    )
+    choice = np.array([[2, 1, 0, 1], [0, 0, 1, 2], [1, 1, 1, 1]], np.int32)
+    loop.announce(state, choice[:2])
+    for decisions in choice[[1, 0, 2]]:
+        expected = evaluator.score(state.evaluator, evaluator.data, decisions)
+        assert loop.score(state, decisions) == pytest.approx(float(expected))
 
 
 @needs_ray
@@ -196,6 +202,21 @@ def test_what_a_trial_raises_ends_the_search(ray):
     loop = toy_loop(on_ray(make, evaluator), evaluator)
     with pytest.raises(ZeroDivisionError, match="of the toy"):
         finish(loop)
+
+
+@needs_ray
+def test_a_config_means_the_same_search_on_ray_and_here(ray, tmp_path):
+    def trials(executor):
+        config = genetic_digits.get_config("smoke")
+        config.schedule.samples = 1
+        config.evaluator.update(executor=executor, workers=2)
+        search(config, tmp_path / executor)
+        columns = [dict(trial) for trial in find_trials(tmp_path / executor)]
+        return [c.pop("worker") for c in columns], columns
+
+    (nobody, here), (workers, there) = trials("local"), trials("ray")
+    assert here == there and len(here) == 6
+    assert not any(nobody) and all(workers)
 
 
 @needs_ray

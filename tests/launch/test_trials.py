@@ -22,7 +22,14 @@ from controller.types import Evaluator, Trial, no_improvement
 from launch import build
 from launch.command import Interrupted, UserError
 from launch.driver import search
-from launch.store import COLUMNS, Condition, find_trials, read_rounds, read_trials
+from launch.store import (
+    COLUMNS,
+    Condition,
+    Store,
+    find_trials,
+    read_rounds,
+    read_trials,
+)
 from launch.trials import listing, parse_condition, write_csv
 
 SPEC = DecisionSpec(tuple(Decision(f"op{t}", ("a", "b", "bad")) for t in range(3)))
@@ -202,6 +209,21 @@ def test_conditions_are_read(text, condition):
 def test_mistakes_in_conditions_are_told(text, message):
     with pytest.raises(UserError, match=message):
         parse_condition(text)
+
+
+def test_costs_of_several_objectives_are_no_numbers(tmp_path):
+    with Store(tmp_path, seed=0) as store:
+        rows = [(0, i, "0", 0.5, True, 0.0, "a", None, c) for i, c in enumerate((7, 3))]
+        store.add_trials(rows)
+    over = [Condition("cost", ">", 5.0)]
+    assert [trial["index"] for trial in find_trials(tmp_path, over)] == [0]
+    with Store(tmp_path, seed=0) as store:
+        store.add_trials([(0, 2, "0", 0.5, True, 0.0, "a", None, "[1.0, 2.0]")])
+    with pytest.raises(
+        UserError, match=r"cost is of several objectives .*\[1.0, 2.0\]"
+    ):
+        find_trials(tmp_path, over)
+    assert len(find_trials(tmp_path, [Condition("cost", "~", "2.0]")])) == 1
 
 
 def test_the_program(whole, start_programs, tmp_path):

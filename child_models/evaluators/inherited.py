@@ -5,8 +5,8 @@ parent's value, batch statistics included, where its name and shape agree; all o
 are drawn anew.  The momentum starts at 0, and the learning rate stays where it is.
 
 Children are compiled one by one, each structure once: learning rate, weights and images
-are arguments of its program.  On 2 CPU cores a small network on digits takes 1 to 3 s
-to compile, and less to train.
+are arguments of its program.  Of three convolutions on digits that takes 7 s of a CPU
+core, 3 s with `quick_compile`; the training of five epochs takes 0.3 and 0.6 s.
 
 A trial depends on its decisions, on its parent's weights and on the key of its policy
 step, and on nothing else.
@@ -76,6 +76,7 @@ def inherited(
     flip: bool = False,
     cutout: int = 0,
     max_macs: int | None = None,
+    quick_compile: bool = False,
     mesh: Mesh | None = None,
 ) -> Evaluator:
     """Builds the evaluator of a search in which children go on from their parents.
@@ -105,6 +106,9 @@ def inherited(
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
       max_macs: multiply-adds beyond which a network is not trained; None for no limit.
+        A network beyond the machine's memory may end the process, not only the child.
+      quick_compile: whether XLA optimises less, which halves the compilation and
+        doubles the training of a small network on CPU.
       mesh: devices with an axis "data" that every batch is split over; None for one.
 
     Returns:
@@ -144,6 +148,7 @@ def inherited(
         place=place,
     )
     image = dataset.train.images.shape[1:]
+    options = {"xla_backend_optimization_level": 0} if quick_compile else None
 
     @functools.lru_cache(maxsize=PROGRAMS)
     def program(choices: Any) -> tuple[Variables, Callable[..., Any]]:
@@ -161,8 +166,8 @@ def inherited(
             valid = ~state.failed & jnp.isfinite(scores["loss"])
             return scores["accuracy"], valid, state.variables
 
-        key = jax.random.key(0)
-        return jax.eval_shape(fresh, key, data).variables, jax.jit(run)
+        shapes = jax.eval_shape(fresh, jax.random.key(0), data).variables
+        return shapes, jax.jit(run, compiler_options=options)
 
     def child(key, data, decisions, parent) -> Child:
         choices = space.bind(decisions)

@@ -4,8 +4,9 @@
     python -m launch.retrain --workdir=runs/asap
 
 The temperature falls faster than in the paper: to 0.8 in round 4, to 0.2 in round 20.
-Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: EXPECTED
+Hours: 0.02 of CPU time for the search, compilation included.
+Expected: at the end the relaxed supernet names 96 to 98 % of the validation images;
+test accuracies of derived networks are not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,9 @@
     python -m launch.retrain --workdir=runs/darts
 
 Half of the training images train shared weights, the other half the architecture's.
-Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: EXPECTED
+Hours: 0.02 of CPU time for the search, compilation included.
+Expected: at the end the relaxed supernet names 97 % of the validation images; test
+accuracies of derived networks are not measured yet.
 """
 
 from ml_collections import ConfigDict

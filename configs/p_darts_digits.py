@@ -4,8 +4,9 @@
     python -m launch.retrain --workdir=runs/p_darts
 
 Three stages in one network: 5, 4 and 3 ops an edge, and at most 2 skips in the end.
-Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: EXPECTED
+Hours: 0.02 of CPU time for the search, compilation included.
+Expected: two skips of six ops at seed 0, which is the cap; test accuracies of derived
+networks are not measured yet.
 """
 
 from ml_collections import ConfigDict

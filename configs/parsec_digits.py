@@ -5,8 +5,9 @@
 
 Four sampled architectures share each training step, and eight each policy step, by
 their likelihoods.
-Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: EXPECTED
+Hours: 0.02 of CPU time for the search, compilation included.
+Expected: the distribution leaves the uniform one, of 9.7 nats, after warm-up; test
+accuracies of derived networks are not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,9 @@
     python -m launch.retrain --workdir=runs/proxy
 
 One path of the supernet is trained at a time, and two are compared.
-Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: EXPECTED
+Hours: 0.01 of CPU time for the search, compilation included.
+Expected: sampled paths name 90 % of the validation images at the end; test accuracies
+of derived networks are not measured yet.
 """
 
 from ml_collections import ConfigDict

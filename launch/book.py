@@ -215,13 +215,12 @@ class Book:
             "strategy": self._config.strategy.name,
             "best": {k: scored[0][k] for k in ("decisions", "genotype", "reward")},
             "candidates": scored,
-            "kept": kept,
             "budget": {
                 "scored": progress.scored,
                 "child_steps": progress.child_steps,
                 "seconds": progress.seconds,
             },
-            "diagnostics": self._diagnostics(),
+            "diagnostics": self._diagnostics() | {"kept": kept},
             "seed": self._config.train.seed,
             "config_sha256": config_sha256(self._config),
         }

@@ -41,7 +41,7 @@ def search_stages(
         is_last = stage == count - 1
         folder = workdir if is_last else workdir / f"stage_{stage + 1}"
         result = search(stage_config(config, stage, kept), folder)
-        kept = result["kept"]
+        kept = result["diagnostics"]["kept"]
     return result
 
 

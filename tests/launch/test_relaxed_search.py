@@ -152,8 +152,9 @@ def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, monke
     first, second = seen
     assert (first.space.cells, second.space.cells) == (1, 2)
     assert first.strategy.kept is None and first.strategy.stage == 0
-    kept = json.loads((tmp_path / "stage_1" / "result.json").read_text())["kept"]
-    assert kept == second.strategy.kept.to_dict() == result["kept"]
+    earlier = json.loads((tmp_path / "stage_1" / "result.json").read_text())
+    kept = earlier["diagnostics"]["kept"]
+    assert kept == second.strategy.kept.to_dict() == result["diagnostics"]["kept"]
     assert all(len(names) == 2 and "skip_connect" in names for names in kept.values())
     assert sum(result["best"]["decisions"]) >= 3 and second.strategy.stage == 1
     seen.clear()

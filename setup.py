@@ -40,6 +40,7 @@ EXTRAS = {
         "flatbuffers>=24.3",
         "safetensors>=0.4",
     ],  # jax.export asks for the first
+    "onnx": ["onnx>=1.16"],  # for launch.export --onnx
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

@@ -39,6 +39,7 @@ EXTRAS = {
     "ray": ["ray>=2.30"],  # children on a cluster
     # jax.export asks for the first.
     "export": ["flatbuffers>=24.3", "safetensors>=0.4"],
+    "onnx": ["onnx>=1.16"],  # for launch.export --onnx
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

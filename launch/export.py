@@ -1,6 +1,6 @@
 """Exports a retrained network to forms that need nothing of this project.
 
-    python -m launch.export --workdir=runs/enas [--out=FOLDER] [--network=FILE]
+    python -m launch.export --workdir=runs/enas [--out=FOLDER] [--onnx] [--network=FILE]
 
 The folder, by default ``export`` in the workdir, gets
 
@@ -10,8 +10,9 @@ The folder, by default ``export`` in the workdir, gets
     model.stablehlo     ``(weights, images uint8[B, H, W, C]) -> float32[B, classes]``
                         of `jax.export`, for any B, on CPU, GPU and TPU
     load.py             runs the two on images; an example to start from
+    model.onnx          the same network for ONNX runtimes, with ``--onnx``
 
-It needs ``pip install -e '.[export]'``.
+It needs ``pip install -e '.[export]'``, and '.[onnx]' for ONNX.
 """
 
 import json
@@ -32,6 +33,7 @@ from launch import command
 from launch.artifact import Artifact, forward, load_artifact
 from launch.command import UserError, command_line, user_errors
 from launch.figures.graphs import OUTPUT, graphs
+from launch.onnx_graph import to_onnx
 from launch.workdir import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -117,6 +119,22 @@ def stablehlo(network: Artifact) -> bytes:
         return bytes(exported(weights, images).serialize())
 
 
+def onnx(network: Artifact) -> bytes:
+    """The network as an ONNX model, for any number of images.
+
+    Raises:
+      UserError: if onnx is not installed, or the network has a part that it lacks.
+    """
+    run, description = _named(forward(network.description)), network.description
+    try:
+        with shapes_only():
+            return to_onnx(run, flatten(network.variables), description["image"])
+    except ImportError as error:
+        raise UserError("--onnx needs onnx: pip install -e '.[onnx]'") from error
+    except NotImplementedError as error:
+        raise UserError(f"--onnx: {error}") from error
+
+
 def _named(run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """The function of flat weights."""
 
@@ -173,7 +191,10 @@ def main() -> None:
         line = command_line("-m", "launch.retrain", f"--workdir={workdir}")
         raise UserError(f"{workdir} has no retrained {options.network}; run: {line}")
     out = epath.Path(options.out or workdir / "export")
-    export(load_artifact(path), out)
+    network = load_artifact(path)
+    export(network, out)
+    if options.onnx:
+        (out / "model.onnx").write_bytes(onnx(network))
     for written in sorted(out.iterdir()):
         print(written)
 
@@ -181,5 +202,6 @@ def main() -> None:
 if __name__ == "__main__":
     command.define_workdir()
     flags.DEFINE_string("out", None, "the folder; by default export/ in the workdir")
+    flags.DEFINE_bool("onnx", False, "an ONNX model too")
     flags.DEFINE_string("network", "winner.msgpack", "a file of launch.retrain")
     command.run(main)

@@ -11,7 +11,7 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 from child_models.types import Dataset, Split
 from launch.artifact import load_artifact, save_artifact
-from launch.export import as_text, export, genotype
+from launch.export import as_text, export, genotype, onnx
 from launch.figures.graphs import graphs
 
 SMALL = {
@@ -73,6 +73,19 @@ def test_the_exported_network_has_the_same_logits_for_any_batch(tmp_path, name):
         found = np.asarray(loaded.call(weights, images[:batch]))
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found, expected[:batch], atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_onnx_runtime_has_the_same_logits_for_any_batch(tmp_path, name):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    network, images = make(tmp_path, name)
+    session = runtime.InferenceSession(onnx(network))
+    expected = np.asarray(network.logits(images))
+    scale = np.abs(expected).max()
+    for batch in (4, 1):
+        (found,) = session.run(["logits"], {"images": images[:batch]})
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * scale)
 
 
 def test_the_example_runs_without_this_project(tmp_path):

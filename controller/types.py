@@ -65,8 +65,9 @@ class Execution(NamedTuple):
     """Where trials run that depend on their key and decisions alone.
 
     Attributes:
-      executor: "compiled" into the search, "local" in its process, or "ray".
-      workers: W, trials that are under way at once, beside the compiled search.
+      executor: "compiled" into the search, or driven from the host: "local", in its
+        process, or "ray".
+      workers: W, trials that are under way at once.
       order: in which their results are taken, "submission" or "completion".
       gpus: that each of Ray's workers has.
     """
@@ -77,13 +78,21 @@ class Execution(NamedTuple):
     gpus: float = 0.0
 
 
-EXECUTORS = ("compiled", "local", "ray")
+EXECUTORS = ("auto", "compiled", "local", "ray")
 ORDERS = ("submission", "completion")
 
 
-def check_execution(execution: Execution) -> None:
-    """Raises `ValueError` on an unknown name or a number out of its range."""
-    executor, workers, order, gpus = execution
+def execution(
+    executor: str = "auto",
+    workers: int = 1,
+    order: str = "submission",
+    gpus: float = 0.0,
+) -> Execution:
+    """Checks an execution; "auto" is "compiled" where that can be, else "local".
+
+    Raises:
+      ValueError: on an unknown name or a number out of its range.
+    """
     if executor not in EXECUTORS:
         raise ValueError(f"executor is {executor!r}; known: {', '.join(EXECUTORS)}")
     if order not in ORDERS:
@@ -92,14 +101,17 @@ def check_execution(execution: Execution) -> None:
         raise ValueError(f"workers is {workers}; it must be 1 or more")
     if gpus < 0:
         raise ValueError(f"gpus is {gpus}; it must be 0 or more")
-    for name, default in Execution._field_defaults.items():
-        value = getattr(execution, name)
-        if executor == "compiled" and value != default:
-            raise ValueError(
-                f"{name} is {value!r}; that needs the executor 'local' or 'ray'"
-            )
     if gpus and executor != "ray":
         raise ValueError(f"gpus is {gpus}; that needs the executor 'ray'")
+    can_compile = (workers, order) == (1, "submission")
+    if executor == "compiled" and not can_compile:
+        raise ValueError(
+            f"workers is {workers} and order {order!r}; the executor 'compiled' has 1 "
+            "worker and the order 'submission'"
+        )
+    if executor == "auto":
+        executor = "compiled" if can_compile else "local"
+    return Execution(executor, workers, order, gpus)
 
 
 class Evaluator(NamedTuple):

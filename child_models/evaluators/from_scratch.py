@@ -25,13 +25,7 @@ from child_models.data.batches import Batches
 from child_models.placement import placement
 from child_models.recipe import recipe
 from child_models.types import Dataset, Space, Split, Task, check_sampled
-from controller.types import (
-    Evaluator,
-    Execution,
-    Trial,
-    check_execution,
-    no_improvement,
-)
+from controller.types import Evaluator, Trial, execution, no_improvement
 
 
 class Trainings(NamedTuple):
@@ -70,7 +64,7 @@ def from_scratch(
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
-    executor: str = "compiled",
+    executor: str = "auto",
     workers: int = 1,
     order: str = "submission",
     gpus: float = 0.0,
@@ -103,7 +97,7 @@ def from_scratch(
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
-      executor, workers, order, gpus: where children train, see `Execution`.
+      executor, workers, order, gpus: where children train, see `execution`.
       mesh: devices with an axis "data" that every batch is split over; None for one.
 
     Returns:
@@ -114,8 +108,7 @@ def from_scratch(
       ValueError: on a space without the sampled binding, a number out of range, or a
         batch larger than its split or not a multiple of the devices.
     """
-    execution = Execution(executor, workers, order, gpus)
-    check_execution(execution)
+    where = execution(executor, workers, order, gpus)
     training = trainings(
         space,
         task,
@@ -155,7 +148,7 @@ def from_scratch(
         no_improvement,
         evaluate,
         score,
-        execution=execution,
+        execution=where,
     )
 
 

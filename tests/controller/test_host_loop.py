@@ -16,7 +16,7 @@ from controller.types import (
     Proposal,
     Strategy,
     Trial,
-    check_execution,
+    execution,
     no_improvement,
 )
 
@@ -228,14 +228,20 @@ def test_architectures_may_be_any_objects():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("cluster",), "executor is 'cluster'; known: compiled, local, ray"),
+        (("cluster",), "executor is 'cluster'; known: auto, compiled, local, ray"),
         (("local", 0), "workers is 0; it must be 1 or more"),
         (("local", 2, "any"), "order is 'any'; known: submission, completion"),
         (("ray", 2, "submission", -1), "gpus is -1; it must be 0 or more"),
         (("local", 2, "submission", 1), "gpus is 1; that needs the executor 'ray'"),
-        (("compiled", 2), "workers is 2; that needs the executor 'local' or 'ray'"),
+        (("compiled", 2), "workers is 2 and order 'submission'; the executor 'compil"),
     ],
 )
 def test_executions_that_cannot_be_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        check_execution(Execution(*arguments))
+        execution(*arguments)
+
+
+def test_auto_compiles_where_trials_come_one_by_one():
+    assert execution().executor == execution("auto", 1).executor == "compiled"
+    assert execution("auto", 2).executor == "local"
+    assert execution("auto", 1, "completion").executor == "local"

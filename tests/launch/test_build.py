@@ -1,5 +1,7 @@
 """Building from a config: mistakes are told in one line, before anything compiles."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,34 @@ def test_resolving_fills_in_defaults_and_does_so_once():
     resolved = build.resolve(good())
     assert resolved.derive.n == 10 and resolved.baseline.n == 3
     assert build.resolve(resolved).to_dict() == resolved.to_dict()
+
+
+def trials(**changes):
+    """A config of children that share nothing."""
+    changes = {"schedule__child_steps": 0, **changes}
+    return good(evaluator__name="from_scratch", **changes)
+
+
+def test_the_executor_says_who_drives_the_search(monkeypatch):
+    assert build.build(trials()).loop.compiled_text is not None
+    local = trials(evaluator__workers=2)
+    assert build.build(local).loop.compiled_text is None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"ray: pip install 'cellwright\[ray\]'"):
+        build.build(trials(evaluator__executor="ray"))
+
+
+@pytest.mark.parametrize(
+    "config, text",
+    [
+        (trials(evaluator__workers=0), "config.evaluator: workers is 0; it must be 1"),
+        (trials(evaluator__executor="x"), "executor is 'x'; known: auto, compiled, lo"),
+        (good(evaluator__executor="ray"), "config.evaluator has no key 'executor'"),
+    ],
+)
+def test_what_no_executor_can_do_is_told(config, text):
+    with pytest.raises(UserError, match=text):
+        build.build(config)
 
 
 IMAGES = np.zeros((40, 8, 8, 3), np.uint8)

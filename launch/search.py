@@ -33,6 +33,7 @@ def main() -> None:
 _MEASURED = {
     "shared_weights": ", measured with shared weights",
     "from_scratch": ", measured after a short training in the search form",
+    "inherited": ", measured after a short training from scratch",
 }
 
 

@@ -129,7 +129,7 @@ def test_shapes_may_be_free_and_empty_dictionaries_hold_anything(tmp_path):
         found, _ = checkpoints.restore(make(1), free=True)
         with pytest.raises(UserError, match="written by another version"):
             checkpoints.restore(make(1))
-        for like in (make(1)._replace(step={"deeper": 0}), make(1).weights):
+        for like in (make(1)._replace(step={"deeper": jnp.int32(0)}), make(1).weights):
             with pytest.raises(UserError, match="written by another version"):
                 checkpoints.restore(like, free=True)
     assert jax.tree.structure(found) == jax.tree.structure(state)

@@ -33,8 +33,6 @@ def derive(
     found = candidates(
         search.space.spec, search.strategy, state, search.config.derive.n
     )
-    if search.loop.announce is not None:
-        search.loop.announce(state, [np.array(d, np.int32) for d, _ in found])
     scored = []
     for decisions, source in found:
         between()

@@ -25,7 +25,7 @@ from launch.book import Book, Position
 from launch.build import Search, build, resolve
 from launch.checkpoints import from_host, host_shapes
 from launch.command import Interrupted, UserError
-from launch.derive import derive
+from launch.derive import candidates, derive
 from launch.planner import Planner
 from launch.prepare import prepare_jax
 from launch.settings import config_sha256
@@ -219,6 +219,7 @@ class _Run:
         """Derives the best architecture; returns the result, where there is a book."""
         self._agree()
         self._say(f"scoring the last {self._config.derive.n} candidates ...")
+        self._announce()
         scored = derive(self._built, self._state, between=self._agree)
         if scored[0]["reward"] is None:
             distributed.end_together()
@@ -228,6 +229,14 @@ class _Run:
                 "smaller config.evaluator.learning_rate or clip_norm"
             )
         return None if self._book is None else self._book.result(scored)
+
+    def _announce(self) -> None:
+        """Tells the loop all candidates, where it scores them side by side."""
+        built, state = self._built, self._state
+        if built.loop.announce is not None:
+            n = self._config.derive.n
+            found = candidates(built.space.spec, built.strategy, state, n)
+            built.loop.announce(state, [decisions for decisions, _ in found])
 
 
 def _position(state: SearchState) -> Position:

@@ -174,7 +174,7 @@ class _Tasks:
 
     def score(self, state: Any, decisions: Any) -> float:
         """The score of one architecture, waited for."""
-        name = np.asarray(decisions).tobytes()
+        name = np.asarray(decisions, np.int32).tobytes()
         if name not in self._scores:
             self.announce(state, [decisions])
         ticket = self._scores.pop(name)
@@ -185,7 +185,7 @@ class _Tasks:
     def announce(self, state: Any, decisions: Sequence[Any]) -> None:
         """Begins to measure scores, or lets them wait for a free worker."""
         state = jax.tree.map(_plain, state)
-        for row in map(np.asarray, decisions):
+        for row in np.asarray(decisions, np.int32):
             ticket = self._scores[row.tobytes()] = _Ticket([None])
             self._waiting.append((ticket, 0, ("score", state, row)))
         self._fill()

@@ -41,6 +41,7 @@ _MEASURED = {
     "shared_weights": ", measured with shared weights",
     "relaxed": ", measured in the relaxed supernet",
     "from_scratch": ", measured after a short training in the search form",
+    "inherited": ", measured after a short training from scratch",
 }
 
 

@@ -14,6 +14,7 @@ step, and on nothing else.
 Shapes: B images a training step, n architectures, T decisions.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,6 +44,14 @@ class Heritage:
     weights: dict[str, Variables]  # by the number of the trial that trained them
     trials: np.ndarray  # int32[], trials so far
     score_key: jax.Array  # key[], of the trainings of the final choice; constant
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What a program is compiled for; choices need not be hashable."""
+
+    text: str  # of the choices, in full
+    choices: Any = dataclasses.field(compare=False)
 
 
 class Child(NamedTuple):
@@ -151,8 +160,9 @@ def inherited(
     options = {"xla_backend_optimization_level": 0} if quick_compile else None
 
     @functools.lru_cache(maxsize=PROGRAMS)
-    def program(choices: Any) -> tuple[Variables, Callable[..., Any]]:
+    def program(structure: Structure) -> tuple[Variables, Callable[..., Any]]:
         """Shapes of the variables, and the training of one structure."""
+        choices = structure.choices
 
         def fresh(key, data):
             return training.init(key, data["train"], choices)
@@ -177,7 +187,7 @@ def inherited(
                 return Child(
                     0.0, None, f"{macs:,} multiply-adds; max_macs={max_macs:,}"
                 )
-        shapes, run = program(choices)
+        shapes, run = program(Structure(repr(choices), choices))
         given, taken = inheritance(shapes, parent)
         rate = learning_rate
         if space.learning_rate is not None:

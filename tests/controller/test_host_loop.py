@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from controller.execution import Runner, in_process, runner
+from controller.graph_spec import stack, trim
 from controller.host_loop import make_host_loop
 from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
@@ -202,27 +203,31 @@ def test_a_child_that_fails_is_not_valid_and_the_search_goes_on():
         assert (0 < len(reason) <= 200) if is_odd else reason is None
 
 
-def test_architectures_may_be_any_objects():
+def test_architectures_may_be_of_any_length():
+    """As those of graphs: -1 fills up, and does not make another architecture."""
+
     def propose(key, state, n):
-        rows = np.empty(n, object)
-        rows[:] = [("graph", state + i) for i in range(n)]
+        rows = stack([3] * (state + i) for i in range(n))
         return Proposal(rows, np.zeros(n, np.float32)), state + n
 
     def update(key, state, trial):
         return state, {"last": np.float32(trial.reward[-1])}
 
     def run_one(key, state, proposal):
-        reward = np.array([proposal.decisions[0][1]], np.float32)
+        reward = np.array([len(trim(proposal.decisions[0]))], np.float32)
         return state, Trial(None, reward, np.ones(1, bool)), None
 
     strategy = Strategy(lambda key: 0, propose, update, None, traceable=False)
-    trials = Runner(lambda *_: None, run_one, lambda state, d: float(d[1]))
+    trials = Runner(lambda *_: None, run_one, lambda state, d: 0.0)
     loop = build(strategy, in_process(trials), samples=2, workers=4)
     state, log = loop.run(loop.init(jax.random.key(0)), 12)
-    assert log.decisions.shape == (12, 2)
-    assert log.decisions[3, 1] == ("graph", 7)
+    assert log.decisions.shape == (12, 2, 23)
+    assert trim(log.decisions[3, 1]) == (3,) * 7
     np.testing.assert_array_equal(log.reward[:, 0], 2 * np.arange(12))
-    assert sorted(state.top_decisions) == [("graph", i) for i in (20, 21, 22, 23)]
+    assert sorted(len(trim(row)) for row in state.top_decisions) == [20, 21, 22, 23]
+    # The same ones, filled up otherwise, are no others.
+    again, _ = loop.run(state.replace(strategy=20), 1)
+    assert len({trim(row) for row in again.top_decisions}) == 4
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,29 @@ def test_one_of_another_version_is_an_error_and_no_damage(folder, name, value):
     check(restore(folder), 3)
 
 
+def test_shapes_may_be_free_and_empty_dictionaries_hold_anything(tmp_path):
+    """As of a search whose population grows, and whose children keep weights."""
+    state = make(1)._replace(
+        weights={
+            "a": jnp.arange(5.0),
+            "b": jnp.ones(3, "bfloat16"),
+            "empty": {"7": {"kernel": np.ones((2, 2)), "stats": {}}},
+        }
+    )
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        found, _ = checkpoints.restore(make(1), free=True)
+        with pytest.raises(UserError, match="written by another version"):
+            checkpoints.restore(make(1))
+        for like in (make(1)._replace(step={"deeper": jnp.int32(0)}), make(1).weights):
+            with pytest.raises(UserError, match="written by another version"):
+                checkpoints.restore(like, free=True)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    for new, old in zip(*map(jax.tree.leaves, (found[1:], state[1:])), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_values_that_changed_on_disk_are_noticed(folder, capsys):
     with Checkpoints(folder, keep=2) as checkpoints:
         like = jax.eval_shape(make, 1)

@@ -13,7 +13,7 @@ from controller.spec import Decision, DecisionSpec
 from launch.architectures import find, read_architecture
 from launch.build import resolve
 from launch.command import UserError
-from launch.describe import describe, summary
+from launch.describe import build, describe, summary
 from launch.figures.text import picture
 from launch.settings import as_json
 from launch.workdir import write_json
@@ -174,6 +174,28 @@ def test_genotypes_of_other_cells_are_darts_s_or_enas_s():
         described(micro.replace("sep_conv_3x3", "conv"))
     with pytest.raises(UserError, match="--arch: node 2 of cell 'normal' takes"):
         described(micro.replace("0)]", "2)]"))
+
+
+def test_a_graph_is_recognised_and_drawn():
+    layers = [
+        {"op": "conv", "height": 3, "width": 5, "stride": 2, "channels": 16},
+        {"op": "identity", "activation": "bn_relu"},
+    ]
+    text = json.dumps({"learning_rate": 0.1, "layers": layers, "skips": [[0, 2]]})
+    subject = find(text, None, {})
+    assert subject.space == "large_scale"
+    found = describe(subject)
+    assert found["params"] == 3 * 5 * 3 * 16 + 2 * 16 + 170
+    assert found["macs"] == 3 * 5 * 3 * 16 * 256 + 160
+    spec = build(subject).spec
+    assert picture(spec, tuple(found["decisions"])).splitlines() == [
+        "  vertex 0  the image",
+        "  vertex 1  conv 3x5/2 to 16 channels, linear",
+        "  vertex 2  identity + vertex 0, bn_relu",
+    ]
+    assert summary(spec) == "graphs without bound"
+    with pytest.raises(UserError, match="skip 0 -> 2: it must lead forwards"):
+        described('{"learning_rate": 1, "layers": [], "skips": [[0, 2]]}')
 
 
 def test_a_config_gives_the_sizes_of_the_network_it_retrains():

@@ -1,5 +1,6 @@
 """Children that go on from their parents, and those that fail."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from child_models.evaluators.inherited import inheritance, inherited
 from child_models.spaces.large_scale import Network, large_scale
 from child_models.tasks.classification import classification
-from child_models.types import Dataset, Split
+from child_models.types import Dataset, Space, Split
 from controller.graph import Graph, Layer
 from controller.graph_spec import stack
+from controller.spec import Decision, DecisionSpec
 from controller.types import Proposal
 
 CLASSES = 3
@@ -119,6 +121,48 @@ def test_a_weight_is_inherited_where_its_name_and_shape_agree():
     assert given["params"]["same"].tolist() == [1, 1]
     assert given["params"]["wider"].tolist() == [0, 0, 0]
     assert not any(jax.tree.leaves(inheritance(shapes, None)[1]))
+
+
+class Chosen(nn.Module):
+    """Dense layers of one width or another, which no child of a supernet shares."""
+
+    @nn.compact
+    def __call__(self, choices, x, train, drop_path=0.0):
+        x = x.reshape(len(x), -1)
+        for i, width in enumerate(choices["widths"]):
+            x = nn.tanh(nn.Dense((4, 8)[width], name=f"layer_{i}")(x))
+        return nn.Dense(CLASSES, name="classifier")(x)
+
+
+def test_decisions_inherit_as_graphs_do():
+    spec = DecisionSpec(tuple(Decision(f"width{i}", ("4", "8")) for i in range(2)))
+    space = Space(
+        spec,
+        lambda form: Chosen(),
+        lambda decisions: {"widths": spec.validate(decisions)},
+        lambda variables, decisions: variables,
+        bindings=frozenset({"fixed"}),
+    )
+    evaluator = inherited(
+        *(space, TASK, DATASET),
+        epochs=4,
+        batch_size=8,
+        reward_batch_size=12,
+        learning_rate=1e-30,
+    )
+    state = evaluator.init(jax.random.key(7), evaluator.data)
+    for number, row in enumerate([(0, 1), (0, 0)]):
+        parent = np.array([number - 1])
+        proposal = Proposal(np.array([row], np.int32), np.zeros(1), parent=parent)
+        key = jax.random.key(number)
+        state, trial = evaluator.evaluate(key, state, evaluator.data, proposal)
+        assert trial.valid.all()
+    older, child = (state.weights[name]["params"] for name in "01")
+    np.testing.assert_array_equal(
+        older["layer_0"]["kernel"], child["layer_0"]["kernel"]
+    )
+    assert child["layer_1"]["kernel"].shape == (4, 4)
+    assert child["classifier"]["kernel"].shape == (4, CLASSES)
 
 
 def test_more_training_pays(family):

@@ -16,7 +16,7 @@ from controller.loop import Log, Schedule
 from controller.spec import DecisionSpec
 from launch.store import Row
 
-IDLE_OPS = frozenset({"none", "skip_connect", "identity"})
+IDLE_OPS = frozenset({"none", "skip_connect", "identity", "zero"})
 
 Record = dict[str, Any]
 """What a round did.

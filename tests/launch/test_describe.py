@@ -175,6 +175,15 @@ def test_genotypes_of_other_cells_are_darts_s_or_enas_s():
         described(micro.replace("0)]", "2)]"))
 
 
+def test_a_mobile_network_is_recognised_by_its_blocks():
+    text = "k5e3 | k7e3 k3e3 | k7e6 k5e3 | k5e6 | k7e6 k7e6 zero k5e6 | k7e6"
+    found = described(text)
+    assert found["decisions"][:4] == [2, 6, 6, 6]
+    assert described(found["genotype"]) == found
+    with pytest.raises(UserError, match="the network has 2 stages, .* has 6: 'k5e3 |"):
+        described("k5e3 | k7e3")
+
+
 def test_a_config_gives_the_sizes_of_the_network_it_retrains():
     config = enas_micro_cifar10.get_config()
     subject = find("0 0 1 0 " * 10, config, {})
@@ -233,7 +242,11 @@ def test_a_result_is_described_at_the_sizes_of_its_workdir(tmp_path):
         (CELL.replace("none~2", "pool~2"), {}, "'pool' must be one of: none, skip"),
         (CELL, {"chanels": 3}, "config.space has no key 'chanels'; did you mean"),
         (CELL, {"channels": 0}, "config.space: .*channels"),
-        (CELL, {"name": "x"}, "config.space.name is 'x'; known: amoeba_cell, enas_m"),
+        (
+            CELL,
+            {"name": "x"},
+            "config.space.name is 'x'; known: amoeba_cell, darts, en",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(text, overrides, message):

@@ -32,6 +32,7 @@ _SIZES = {
     "pnas_cell": {"channels": 48, "cells": 9},
 }
 _IMAGE, _CLASSES = (32, 32, 3), 10
+_SETTINGS = {"mobile": ((224, 224, 3), 1000)}  # those of the paper, where others
 
 
 class Subject(NamedTuple):
@@ -101,7 +102,8 @@ def find(
         raise UserError(f"--arch is {_shorten(text)}: {_unknown(text, guesses)}")
     space = overrides.get("name") or next(iter(guesses))
     sizes = {**_SIZES.get(space, {}), **guesses.get(space, {}), **changes}
-    return Subject(space, sizes, _IMAGE, _CLASSES, text)
+    image, classes = _SETTINGS.get(space, (_IMAGE, _CLASSES))
+    return Subject(space, sizes, image, classes, text)
 
 
 def final_config(config: ConfigDict) -> ConfigDict:
@@ -188,6 +190,8 @@ def _guess(text: str) -> dict[str, dict[str, Any]]:
         return _guess_genotype(text)
     if text.lstrip().startswith("{"):
         return _guess_json(text)
+    if re.fullmatch(r"(\s|\||k\d+e\d+|zero)+", text):
+        return {"mobile": {}}
     if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
         return {}
     return _by_length(len(re.findall(r"\d+", text)))
@@ -256,7 +260,7 @@ def _unknown(text: str | None, guesses: Mapping[str, Mapping[str, int]]) -> str:
     near: Sequence[str] = difflib.get_close_matches(text, PUBLISHED, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return (
-        f"{hint}it is no file, NAS-Bench-201 string, ENAS arc or genotype; "
+        f"{hint}it is no file, NAS-Bench-201 string, ENAS arc, genotype or mobile net; "
         f"published names: {names}; for other text give --config or "
         f"--config.space.name ({', '.join(SPACES)})"
     )

@@ -9,6 +9,7 @@ from child_models.spaces import enas_macro as _enas_macro
 from child_models.spaces import enas_micro as _enas_micro
 from child_models.spaces import genetic_cnn as _genetic_cnn
 from child_models.spaces import large_scale as _large_scale
+from child_models.spaces import mobile as _mobile
 from child_models.spaces import nas_rl_cnn as _nas_rl_cnn
 from child_models.spaces import nasbench201 as _nasbench201
 from child_models.spaces import nasnet as _nasnet
@@ -22,6 +23,7 @@ SPACES: dict[str, Callable[..., Space]] = {
     "enas_micro": _enas_micro.enas_micro,
     "genetic_cnn": _genetic_cnn.genetic_cnn,
     "large_scale": _large_scale.large_scale,
+    "mobile": _mobile.mobile,
     "nas_rl_cnn": _nas_rl_cnn.nas_rl_cnn,
     "nasbench201": _nasbench201.nasbench201,
     "nasnet": _nasnet.nasnet,
@@ -32,6 +34,7 @@ PUBLISHED: dict[str, Published] = {
     **_darts_published.PUBLISHED,
     **_enas_macro.PUBLISHED,
     **_enas_micro.PUBLISHED,
+    **_mobile.PUBLISHED,
     **_nasbench201.PUBLISHED,
     **_nasnet.PUBLISHED,
     **_pnas_cell.PUBLISHED,

@@ -198,6 +198,15 @@ def test_a_graph_is_recognised_and_drawn():
         described('{"learning_rate": 1, "layers": [], "skips": [[0, 2]]}')
 
 
+def test_a_mobile_network_is_recognised_by_its_blocks():
+    text = "k5e3 | k7e3 k3e3 | k7e6 k5e3 | k5e6 | k7e6 k7e6 zero k5e6 | k7e6"
+    found = described(text)
+    assert found["decisions"][:4] == [2, 6, 6, 6]
+    assert described(found["genotype"]) == found
+    with pytest.raises(UserError, match="the network has 2 stages, .* has 6: 'k5e3 |"):
+        described("k5e3 | k7e3")
+
+
 def test_a_config_gives_the_sizes_of_the_network_it_retrains():
     config = enas_micro_cifar10.get_config()
     subject = find("0 0 1 0 " * 10, config, {})

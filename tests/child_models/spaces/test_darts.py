@@ -441,6 +441,31 @@ def test_partial_channels_pass_the_rest_by(strides):
     np.testing.assert_array_equal(sampled[..., 1::2], rest)
 
 
+@pytest.mark.slow
+def test_bindings_agree_with_partial_channels(quick_jit):
+    """The fixed child, too, passes the rest of the channels by at every edge."""
+    ops = ("none", "skip_connect", "dil_conv_3x3")
+    sizes = {"nodes": 2, "channels": 4, "cells": 3, "partial_channels": 2}
+    space = darts(classes=3, ops=ops, **sizes)
+    net, x = space.module("search"), jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    decisions = space.spec.sample(jax.random.key(1))
+
+    @quick_jit
+    def logits(variables, decisions):
+        return net.apply(variables, space.bind(decisions), x, True)
+
+    init = quick_jit(lambda key: net.init(key, space.bind(decisions), x, True))
+    variables = {"params": init(jax.random.key(2))["params"]}
+    expected = logits(variables, decisions)
+    relaxed = {"weights": space.spec.one_hot(decisions), "live": None}
+    fixed = space.bind(np.asarray(decisions))
+    child = space.extract(variables, np.asarray(decisions))
+    alone = quick_jit(lambda child: net.apply(child, fixed, x, True))(child)
+    for found in (logits(variables, relaxed), alone):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
+
+
 def test_skips_are_dropped_by_element_in_training_only():
     images = jnp.ones((4, 8, 8, CHANNELS))
     ops, rngs = ("none", "skip_connect"), {"dropout": jax.random.key(1)}

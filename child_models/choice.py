@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from child_models.conditional import switch
+from child_models.conditional import recomputed, switch
 from child_models.ops.lowering import on_cpu
 from controller.spec import DecisionSpec
 
@@ -31,11 +31,21 @@ class Weighted(NamedTuple):
     """The relaxed binding of one choice among n.
 
     A dead branch neither runs nor gets a gradient; a live one of weight 0 runs and
-    gets its own.
+    gets its own.  Where all are live for good, None saves the conditionals.
     """
 
     weight: jax.Array  # float[n]
-    live: jax.Array  # bool[n]
+    live: jax.Array | None  # bool[n]
+
+    @property
+    def share(self) -> jax.Array:
+        """float[n]: the weights of the live branches, 0 of the others."""
+        return jnp.where(self.mask, self.weight, 0)
+
+    @property
+    def mask(self) -> jax.Array:
+        """bool[n]: which branches are live."""
+        return jnp.ones(self.weight.shape, bool) if self.live is None else self.live
 
 
 Choice = int | jax.Array | Weighted
@@ -173,13 +183,12 @@ class Choose(nn.Module):
                 out, stats = branch(rest, other)
                 return weight.astype(dtype) * out, stats
 
-            out, new = switch(
-                (dead, alive),
-                self.remat,
-                choice.live[i].astype(jnp.int32),
-                (choice.weight[i], differentiable),
-                other,
-            )
+            operands = ((choice.weight[i], differentiable), other)
+            if choice.live is None:
+                out, new = recomputed(alive, self.remat)(*operands)
+            else:
+                is_live = choice.live[i].astype(jnp.int32)
+                out, new = switch((dead, alive), self.remat, is_live, *operands)
             total = total + out
             if keep:
                 stats = [new[j] if j == i else s for j, s in enumerate(stats)]
@@ -259,7 +268,7 @@ def pick(choice: Choice, arrays: Sequence[jax.Array] | jax.Array) -> jax.Array:
         return arrays[choice]
     stacked = arrays if isinstance(arrays, jax.Array) else jnp.stack(arrays)
     if isinstance(choice, Weighted):
-        weight = jnp.where(choice.live, choice.weight, 0).astype(stacked.dtype)
+        weight = choice.share.astype(stacked.dtype)
         return jnp.tensordot(weight, stacked, axes=1)
     return jax.lax.dynamic_index_in_dim(stacked, choice, keepdims=False)
 
@@ -318,7 +327,7 @@ add_at.defvjp(_add_at_fwd, _add_at_bwd)
 def indicator(choice: Choice, n: int) -> jax.Array:
     """float32[n]: one at the choice; its weights where it is relaxed."""
     if isinstance(choice, Weighted):
-        return jnp.where(choice.live, choice.weight, 0).astype(jnp.float32)
+        return choice.share.astype(jnp.float32)
     return jax.nn.one_hot(choice, n)
 
 
@@ -329,7 +338,7 @@ def bind_all(spec: DecisionSpec, decisions: Any) -> tuple[Choice, ...]:
       spec: of the space.
       decisions: T integers or NumPy int[T] for a fixed child, which are validated; JAX
         int32[T] for a sampled one; ``{"weights", "live"}``, each as `spec.relaxed`, for
-        the relaxed binding.
+        the relaxed binding.  A "live" of None means all, for good.
 
     Returns:
       T choices: int, int32[], or `Weighted` over the decision's own choices.
@@ -342,9 +351,10 @@ def bind_all(spec: DecisionSpec, decisions: Any) -> tuple[Choice, ...]:
     if not isinstance(decisions, Mapping):
         return spec.validate(decisions)
     choices: list[Any] = [None] * spec.length
+    weights, live = decisions["weights"], decisions["live"]
     for group, members in spec.groups.items():
         for row, t in enumerate(members):
             n = spec.num_choices[t]
-            weight, live = (decisions[k][group][row, :n] for k in ("weights", "live"))
-            choices[t] = Weighted(weight, live)
+            alive = None if live is None else live[group][row, :n]
+            choices[t] = Weighted(weights[group][row, :n], alive)
     return tuple(choices)

@@ -6,6 +6,7 @@ slots for theirs, so that the memory is that of the largest branch, and only wha
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -29,7 +30,7 @@ def switch(branches, remat, index, differentiable, other):
 
 
 def _switch_fwd(branches, remat, index, differentiable, other):
-    pullback_of = functools.partial(_vjp, NOTHING if remat else KEPT)
+    pullback_of = functools.partial(_vjp, remat)
     layouts, shapes = _layouts(branches, pullback_of, differentiable, other)
     first_slot = len(jax.tree.leaves((differentiable, other)))
 
@@ -84,10 +85,19 @@ class _Saved:
     layouts: tuple[_Layout, ...] = flax.struct.field(pytree_node=False)
 
 
-def _vjp(policy, branch, differentiable, other):
+def recomputed(branch: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """The branch, of which the gradient keeps what that of `switch` does.
+
+    Nothing undoes the savings inside a branch or a loop.
+    """
+    policy = NOTHING if remat else KEPT
+    return jax.checkpoint(branch, policy=policy, prevent_cse=False)
+
+
+def _vjp(remat, branch, differentiable, other):
     # The primal output of jax.vjp has no custom VJP left in it, so that a JVP of the
-    # gradient works.  Nothing undoes the savings: each is in a branch of its own.
-    branch = jax.checkpoint(branch, policy=policy, prevent_cse=False)
+    # gradient works.
+    branch = recomputed(branch, remat)
     return jax.vjp(lambda d: branch(d, other), differentiable)
 
 

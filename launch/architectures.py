@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from child_models.data import image_shape
+from child_models.genotype import read_genotype
 from child_models.spaces import PUBLISHED, SPACES
+from child_models.spaces.darts_spec import darts_arguments
+from child_models.spaces.enas_text import micro_holds
 from controller.spec import DecisionSpec
 from launch.artifact import load_artifact
 from launch.build import resolve
@@ -25,9 +28,11 @@ _SIZES = {
     "enas_macro": {"channels": 96},
     "nasnet": {"channels": 32, "cells": 18},
     "amoeba_cell": {"channels": 32, "cells": 18},
+    "darts": {"channels": 36, "cells": 20, "aux_head": True},
     "pnas_cell": {"channels": 48, "cells": 9},
 }
 _IMAGE, _CLASSES = (32, 32, 3), 10
+_SETTINGS = {"mobile": ((224, 224, 3), 1000)}  # those of the paper, where others
 
 
 class Subject(NamedTuple):
@@ -97,7 +102,8 @@ def find(
         raise UserError(f"--arch is {_shorten(text)}: {_unknown(text, guesses)}")
     space = overrides.get("name") or next(iter(guesses))
     sizes = {**_SIZES.get(space, {}), **guesses.get(space, {}), **changes}
-    return Subject(space, sizes, _IMAGE, _CLASSES, text)
+    image, classes = _SETTINGS.get(space, (_IMAGE, _CLASSES))
+    return Subject(space, sizes, image, classes, text)
 
 
 def final_config(config: ConfigDict) -> ConfigDict:
@@ -176,21 +182,33 @@ def _read_file(path: str) -> str | tuple[int, ...]:
 # ---- without one --------------------------------------------------------------------
 
 
-def _guess(text: str) -> dict[str, dict[str, int]]:
-    """The spaces that a text may belong to, and the number of its nodes in each."""
+def _guess(text: str) -> dict[str, dict[str, Any]]:
+    """The spaces that a text may belong to, and its sizes (of nodes) in each."""
     if text.lstrip().startswith("|") and "~" in text:
         return {"nasbench201": {}}
     if text.lstrip().startswith("Genotype"):
-        pairs = re.findall(r"\(\s*['\"]\w+['\"]", text)
-        return {"enas_micro": {"nodes": len(pairs) // 4}}
+        return _guess_genotype(text)
     if text.lstrip().startswith("{"):
         return _guess_json(text)
+    if re.fullmatch(r"(\s|\||k\d+e\d+|zero)+", text):
+        return {"mobile": {}}
     if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
         return {}
     return _by_length(len(re.findall(r"\d+", text)))
 
 
-def _guess_json(text: str) -> dict[str, dict[str, int]]:
+def _guess_genotype(text: str) -> dict[str, dict[str, Any]]:
+    """ENAS's cells return the states that no node reads, DARTS's all nodes."""
+    with user_errors("--arch"):
+        found = read_genotype(text)
+    sizes = darts_arguments(found)
+    says_all = found.normal_concat is not None and "normal_concat" not in sizes
+    if micro_holds(found) and not (says_all and sizes.keys() <= {"nodes"}):
+        return {"enas_micro": {"nodes": len(found.normal) // 2}}
+    return {"darts": sizes}
+
+
+def _guess_json(text: str) -> dict[str, dict[str, Any]]:
     """Genotypes of cells hold lists of blocks, the others the names of decisions.
 
     The PNAS space has one cell; blocks of the AmoebaNet space have no combiner.
@@ -199,6 +217,8 @@ def _guess_json(text: str) -> dict[str, dict[str, int]]:
         content = json.loads(text)
     except ValueError:
         return {}
+    if isinstance(content.get("normal"), list) and "normal_concat" in content:
+        return _guess_genotype(text)
     for cell in ("cell", "normal"):
         if isinstance(blocks := content.get(cell), list):
             adds = all(isinstance(b, list) and len(b) == 2 for b in blocks)
@@ -238,7 +258,7 @@ def _unknown(text: str | None, guesses: Mapping[str, Mapping[str, int]]) -> str:
     near: Sequence[str] = difflib.get_close_matches(text, PUBLISHED, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return (
-        f"{hint}it is no file, NAS-Bench-201 string, ENAS arc or genotype; "
+        f"{hint}it is no file, NAS-Bench-201 string, ENAS arc, genotype or mobile net; "
         f"published names: {names}; for other text give --config or "
         f"--config.space.name ({', '.join(SPACES)})"
     )

@@ -17,7 +17,7 @@ from controller.spec import DecisionSpec
 from launch.store import Row
 
 MOST_SKIPS = 0.5  # of the ops that relaxed weights derive to
-IDLE_OPS = frozenset({"none", "skip_connect", "identity"})
+IDLE_OPS = frozenset({"none", "skip_connect", "identity", "zero"})
 
 Record = dict[str, Any]
 """What a round did.

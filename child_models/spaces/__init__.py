@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from child_models.spaces import amoeba_cell as _amoeba_cell
 from child_models.spaces import darts as _darts
+from child_models.spaces import darts_published as _darts_published
 from child_models.spaces import enas_macro as _enas_macro
 from child_models.spaces import enas_micro as _enas_micro
 from child_models.spaces import genetic_cnn as _genetic_cnn
+from child_models.spaces import mobile as _mobile
 from child_models.spaces import nas_rl_cnn as _nas_rl_cnn
 from child_models.spaces import nasbench201 as _nasbench201
 from child_models.spaces import nasnet as _nasnet
@@ -19,6 +21,7 @@ SPACES: dict[str, Callable[..., Space]] = {
     "enas_macro": _enas_macro.enas_macro,
     "enas_micro": _enas_micro.enas_micro,
     "genetic_cnn": _genetic_cnn.genetic_cnn,
+    "mobile": _mobile.mobile,
     "nas_rl_cnn": _nas_rl_cnn.nas_rl_cnn,
     "nasbench201": _nasbench201.nasbench201,
     "nasnet": _nasnet.nasnet,
@@ -26,8 +29,10 @@ SPACES: dict[str, Callable[..., Space]] = {
 }
 PUBLISHED: dict[str, Published] = {
     **_amoeba_cell.PUBLISHED,
+    **_darts_published.PUBLISHED,
     **_enas_macro.PUBLISHED,
     **_enas_micro.PUBLISHED,
+    **_mobile.PUBLISHED,
     **_nasbench201.PUBLISHED,
     **_nasnet.PUBLISHED,
     **_pnas_cell.PUBLISHED,

@@ -117,8 +117,7 @@ class Edge(nn.Module):
         rest = x[..., part:]
         rest = rest if strides == 1 else halve(rest, "max")
         if isinstance(op, Weighted):
-            total = jnp.sum(jnp.where(op.live, op.weight, 0))
-            rest = total.astype(rest.dtype) * rest
+            rest = jnp.sum(op.share).astype(rest.dtype) * rest
         return shuffle(jnp.concatenate([y, rest], axis=-1), common.partial_channels)
 
 

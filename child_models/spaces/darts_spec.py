@@ -27,7 +27,7 @@ from child_models.genotype import (
     read_genotype,
     write_genotype,
 )
-from child_models.spaces.darts_ops import NONE
+from child_models.spaces.darts_ops import KNOWN_OPS, NONE, OPS
 from child_models.spaces.enas_layers import stack_choices
 from controller.spec import Codec, Decision, DecisionSpec, Rule
 
@@ -75,13 +75,12 @@ class TwoInputs(Rule):
         nor against one.  Of equal ops and of equal edges the first are taken, as by the
         authors' comparison and stable sort.
         """
-        ops = jnp.arange(spec.max_choices) != self.none
-        table = jnp.where(ops, table, -jnp.inf)
+        table = table.at[:, self.none].set(-jnp.inf)
         best, strength = jnp.argmax(table, axis=1), jnp.max(table, axis=1)
         chosen, first = [], 0
         for fan in _fans(spec):
             _, kept = jax.lax.top_k(strength[first : first + fan], INPUTS)
-            is_kept = jnp.any(jnp.arange(fan)[:, None] == kept, axis=1)
+            is_kept = jnp.any(jnp.arange(fan)[:, None] == kept[None], axis=1)
             chosen.append(jnp.where(is_kept, best[first : first + fan], self.none))
             first += fan
         return jnp.concatenate(chosen).astype(jnp.int32)
@@ -195,6 +194,28 @@ def _blocks(spec: DecisionSpec, cell: Sequence[int]) -> list[Block]:
 
 def _num_nodes(spec: DecisionSpec) -> int:
     return (spec.decisions[-1].node + 1) // 2
+
+
+def darts_arguments(found: Genotype) -> dict[str, Any]:
+    """Arguments of `darts.darts` that make a genotype one of its architectures.
+
+    Those that have another value than for DARTS's own cells; an unknown op is left to
+    the reader to refuse.
+    """
+    nodes = len(found.normal) // INPUTS
+    arguments: dict[str, Any] = {} if nodes == 4 else {"nodes": nodes}
+    cells = [found.cell(name) for name in GENOTYPE_CELLS]
+    names = {op for pairs, _ in cells for op, _ in pairs}
+    if further := [op for op in KNOWN_OPS if op in names - set(OPS)]:
+        arguments["ops"] = (*OPS, *further)
+    if any(
+        a[1] == b[1] for p, _ in cells for a, b in zip(p[0::2], p[1::2], strict=True)
+    ):
+        arguments["pairs"] = True
+    for name, (_, concat) in zip(GENOTYPE_CELLS, cells, strict=True):
+        if concat is not None and sorted(concat) != [*range(2, nodes + 2)]:
+            arguments[f"{name}_concat"] = tuple(concat)
+    return arguments
 
 
 # ---- text ---------------------------------------------------------------------------

@@ -21,10 +21,9 @@ from child_models.spaces.darts_spec import pair_decisions
 from child_models.spaces.enas_micro_final import FinalNet
 from child_models.spaces.enas_micro_search import SearchNet
 from child_models.spaces.enas_text import MICRO_CODEC
+from child_models.spaces.enas_text import MICRO_OPS as OPS
 from child_models.types import Published, Space
 from controller.spec import DecisionSpec
-
-OPS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
 
 
 def paper_size(nodes: int) -> int:

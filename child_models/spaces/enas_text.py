@@ -16,6 +16,14 @@ from child_models.genotype import (
 )
 from controller.spec import JSON_CODEC, Codec, DecisionSpec
 
+MICRO_OPS = (
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "skip_connect",
+)
+
 
 def parse_numbers(text: str) -> list[int]:
     """Reads the numbers of an arc.
@@ -63,8 +71,12 @@ def loose_ends(cell: Sequence[int]) -> list[int]:
     Args:
       cell: ``input op input op`` of each node.
     """
-    inputs = cell[0::2]
-    return [j for j in range(len(cell) // 4 + 2) if j not in inputs]
+    return unread(cell[0::2])
+
+
+def unread(inputs: Sequence[int]) -> list[int]:
+    """The states that are none of the inputs, two a node."""
+    return [j for j in range(len(inputs) // 2 + 2) if j not in inputs]
 
 
 def genotype(spec: DecisionSpec, decisions: Sequence[int]) -> str:
@@ -81,6 +93,16 @@ def genotype(spec: DecisionSpec, decisions: Sequence[int]) -> str:
         pairs = zip(cell[0::2], cell[1::2], strict=True)
         fields += [tuple((ops[op], i) for i, op in pairs), loose_ends(cell)]
     return write_genotype(Genotype(*fields))
+
+
+def micro_holds(found: Genotype) -> bool:
+    """Whether a genotype may be one of ENAS's: its ops, and the states it returns."""
+    cells = [found.cell(name) for name in GENOTYPE_CELLS]
+    return all(
+        all(op in MICRO_OPS for op, _ in pairs)
+        and concat in (None, tuple(unread([state for _, state in pairs])))
+        for pairs, concat in cells
+    )
 
 
 def _decode_genotype(spec, text):

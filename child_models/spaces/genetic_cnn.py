@@ -159,7 +159,7 @@ def _switches(
         choices = [c.astype(jnp.int32) for c in everything]
         return choices[:-1], choices[-1]
 
-    live = dict(zip(pairs(nodes), (bit.live for bit in bits), strict=True))
+    live = dict(zip(pairs(nodes), (bit.mask for bit in bits), strict=True))
     nowhere = jnp.stack([flags[0] for flags in live.values()]).all()
     choices = []
     for node in range(1, nodes + 1):

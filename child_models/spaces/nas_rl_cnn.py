@@ -173,7 +173,7 @@ def _joint(height: Choice, width: Choice, sizes: Sizes) -> Choice:
     if not isinstance(height, Weighted):
         return height * len(sizes.widths) + width
     weight = height.weight[:, None] * width.weight[None]
-    live = height.live[:, None] & width.live[None]
+    live = height.mask[:, None] & width.mask[None]
     return Weighted(weight.ravel(), live.ravel())
 
 

@@ -164,7 +164,7 @@ def _pad(choice: Choice, n: int) -> Choice:
     if not isinstance(choice, Weighted):
         return choice
     missing = (0, n - choice.weight.shape[0])
-    return Weighted(jnp.pad(choice.weight, missing), jnp.pad(choice.live, missing))
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, missing), choice)
 
 
 def _returned(blocks: Sequence[Block], concat: tuple[int, ...] | None) -> Any:

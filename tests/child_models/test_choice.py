@@ -187,6 +187,17 @@ def test_gradients_of_the_bindings_agree(case):
     jax.tree.map(partial(np.testing.assert_allclose, **TOLERANCE), cut, grads)
 
 
+def test_a_live_of_none_is_all_live_without_conditionals(scanned):
+    weights = (jnp.array([0.2, 0.5, 0.3]), jnp.array([0.6, 0.4]))
+    masked = tuple(Weighted(w, jnp.ones(w.shape, bool)) for w in weights)
+    unmasked = tuple(Weighted(w, None) for w in weights)
+    expected = scanned.run(scanned.params, masked)
+    found = scanned.run(scanned.params, unmasked)
+    jax.tree.map(partial(np.testing.assert_allclose, **TOLERANCE), found, expected)
+    jaxpr = str(jax.make_jaxpr(scanned.loss)(scanned.params, unmasked))
+    assert " cond[" not in jaxpr
+
+
 def test_one_compilation_for_all_decisions(scanned):
     for op in range(BRANCHES):
         for source in range(INPUTS):
@@ -487,6 +498,8 @@ def test_bind_all_gives_each_decision_its_own_choices():
     assert [int(b) for b in bound] == [1, 2, 0]
     weights = spec.one_hot(jnp.array([1, 2, 0]))
     live = jax.tree.map(lambda a: a > 0, weights)
+    unmasked = bind_all(spec, {"weights": weights, "live": None})
+    assert [b.live for b in unmasked] == [None] * len(unmasked)
     relaxed = bind_all(spec, {"weights": weights, "live": live})
     assert [b.weight.tolist() for b in relaxed] == [[0, 1], [0, 0, 1], [1, 0, 0]]
     assert [b.live.tolist() for b in relaxed][0] == [False, True]

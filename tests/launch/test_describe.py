@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from child_models.genotype import read_genotype, write_genotype_json
 from child_models.spaces import PUBLISHED, SPACES
 from configs import enas_micro_cifar10, enas_micro_digits
 from controller.spec import Decision, DecisionSpec
@@ -127,6 +128,62 @@ def test_genotypes_whose_blocks_add_are_told_apart():
         assert found["genotype"] == json.dumps(cells)
 
 
+V2_NORMAL = (
+    "[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+    "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), "
+    "('skip_connect', 0), ('dil_conv_3x3', 2)]"
+)
+V2_REDUCE = (
+    "[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
+    "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), "
+    "('skip_connect', 2), ('max_pool_3x3', 1)]"
+)
+
+
+def test_a_darts_genotype_has_the_sizes_of_its_paper_as_text_and_as_json():
+    concat = "range(2, 6)"
+    text = (
+        f"Genotype(normal={V2_NORMAL}, normal_concat={concat},"
+        f" reduce={V2_REDUCE}, reduce_concat={concat})"
+    )
+    small = {"channels": 4, "cells": 3}
+    expected = described("DARTS_V2", **small)
+    assert expected["params"] == 2_858
+    assert described(text, **small) == expected
+    assert described(expected["genotype"], **small) == expected
+    found = write_genotype_json(read_genotype(text))
+    assert described(found, **small) == expected
+    subject = find(text, None, {})
+    sizes = {**subject.options, "classes": subject.classes}
+    assert sizes == PUBLISHED["DARTS_V2"].arguments
+
+
+def test_genotypes_of_other_cells_are_darts_s_or_enas_s():
+    nasnet = described("NASNet-DARTS", channels=4, cells=3)
+    assert described(nasnet["genotype"], channels=4, cells=3) == nasnet
+    assert find(nasnet["genotype"], None, {}).options["pairs"]
+    micro = (
+        "Genotype(normal=[('skip_connect', 0), ('sep_conv_3x3', 0)], "
+        "normal_concat=[1, 2], reduce=[('skip_connect', 0), ('avg_pool_3x3', 1)], "
+        "reduce_concat=[2])"
+    )
+    assert find(micro, None, {}).space == "enas_micro"
+    assert find(micro.replace("[1, 2]", "[2]"), None, {}).space == "darts"
+    with pytest.raises(UserError, match="--arch: op 'conv' of cell 'normal' must be"):
+        described(micro.replace("sep_conv_3x3", "conv"))
+    with pytest.raises(UserError, match="--arch: node 2 of cell 'normal' takes"):
+        described(micro.replace("0)]", "2)]"))
+
+
+def test_a_mobile_network_is_recognised_by_its_blocks():
+    text = "k5e3 | k7e3 k3e3 | k7e6 k5e3 | k5e6 | k7e6 k7e6 zero k5e6 | k7e6"
+    found = described(text)
+    assert found["decisions"][:4] == [2, 6, 6, 6]
+    assert described(found["genotype"]) == found
+    with pytest.raises(UserError, match="the network has 2 stages, .* has 6: 'k5e3 |"):
+        described("k5e3 | k7e3")
+
+
 def test_a_config_gives_the_sizes_of_the_network_it_retrains():
     config = enas_micro_cifar10.get_config()
     subject = find("0 0 1 0 " * 10, config, {})
@@ -185,7 +242,11 @@ def test_a_result_is_described_at_the_sizes_of_its_workdir(tmp_path):
         (CELL.replace("none~2", "pool~2"), {}, "'pool' must be one of: none, skip"),
         (CELL, {"chanels": 3}, "config.space has no key 'chanels'; did you mean"),
         (CELL, {"channels": 0}, "config.space: .*channels"),
-        (CELL, {"name": "x"}, "config.space.name is 'x'; known: amoeba_cell, enas_m"),
+        (
+            CELL,
+            {"name": "x"},
+            "config.space.name is 'x'; known: amoeba_cell, darts, en",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line(text, overrides, message):

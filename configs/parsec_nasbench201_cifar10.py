@@ -6,7 +6,7 @@
 What avoids the collapse of `darts_nasbench201_cifar10`: single paths are trained, and
 evenly at first, so that skips do not win by needing no training.  8,000 images train
 shared weights and 2,000 give likelihoods.
-Hours: unknown; meant to be 0.2 on 2 CPU cores.
+Hours: not measured; meant to be 0.2 on 2 CPU cores.
 Expected: 93.0 % or more in the table; unknown until measured.
 """
 

@@ -258,5 +258,7 @@ def _architecture(spec, proposal):
 def _running(architecture):
     """Without branches of weight 0, whose own weights get no gradient from it."""
     weights, live = architecture["weights"], architecture["live"]
+    if live is None:
+        return architecture
     live = jax.tree.map(lambda w, alive: alive & (w != 0), weights, live)
     return {"weights": weights, "live": live}

@@ -142,6 +142,10 @@ def test_own_rewards_and_evaluations(table, tmp_path):
             {"strategies": {"x": {"name": "random_search", "samples": 0}}},
             "config.strategies.x.samples is 0; it must be 1 or more",
         ),
+        (
+            {"strategies": {"x": {"name": "darts"}}},
+            "strategies.x: this strategy learns from gradients of relaxed weights",
+        ),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(table, tmp_path, changes, message):

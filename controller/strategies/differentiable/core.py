@@ -111,6 +111,7 @@ def differentiable(
         optax.adam(learning_rate, b1=adam_b1, b2=adam_b2),
     )
     derive = relaxation.derive or spec.derive
+    prunes = relaxation.settle is not None or relaxation.live is not None
     slopes = jax.tree.map(lambda c: cost_weight * c, cost_table(spec, cost or {}))
 
     def weights_of(state):
@@ -125,7 +126,8 @@ def differentiable(
 
     def propose(key, state, n):
         if relaxation.propose is None:
-            relaxed = {"weights": weights_of(state), "live": state.live}
+            live = state.live if prunes else None
+            relaxed = {"weights": weights_of(state), "live": live}
         else:
             relaxed = relaxation.propose(key, state)
         decisions = jnp.broadcast_to(derive(relaxed["weights"]), (n, spec.length))
@@ -133,6 +135,7 @@ def differentiable(
 
     def update(key, state, trial):
         live = trial.proposal.relaxed["live"]
+        live = state.live if live is None else live
         _, pullback = jax.vjp(
             lambda params: relaxation.weights(params, live, state.step), state.params
         )

@@ -168,6 +168,16 @@ def test_finite_differences_in_a_network_at_a_small_step(quick_jit):
     assert not np.array_equal(first, second)
 
 
+def test_all_live_for_good_are_as_all_live(first):
+    key, data, state = jax.random.key(1), first.evaluator.data, first.state
+    masked = proposal([0.2, 0.5, 0.3])
+    always = masked._replace(relaxed=masked.relaxed | {"live": None})
+    trials = [first.evaluate(key, state, data, p)[1] for p in (masked, always)]
+    np.testing.assert_allclose(*(t.gradient["op"] for t in trials), rtol=1e-4)
+    params = [first.improve(key, state, data, p)[0].params for p in (masked, always)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
+
+
 def test_a_score_is_that_of_shared_weights(first, quick_jit):
     shared = build(shared_weights)
     score = quick_jit(shared.score)

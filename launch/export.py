@@ -10,6 +10,7 @@ The folder, by default ``export`` in the workdir, gets
     model.stablehlo     ``(weights, images uint8[B, H, W, C]) -> float32[B, classes]``
                         of `jax.export`, for any B, on CPU, GPU and TPU
     load.py             runs the two on images; an example to start from
+    network.py          the network in plain Flax, a line an operation
     model.onnx          the same network for ONNX runtimes, with ``--onnx``
 
 It needs ``pip install -e '.[export]'``, and '.[onnx]' for ONNX.
@@ -33,6 +34,7 @@ from launch import command
 from launch.artifact import Artifact, forward, load_artifact
 from launch.command import UserError, command_line, user_errors
 from launch.figures.graphs import OUTPUT, graphs
+from launch.flax_source import flax_source
 from launch.onnx_graph import to_onnx
 from launch.workdir import write_json
 
@@ -119,6 +121,22 @@ def stablehlo(network: Artifact) -> bytes:
         return bytes(exported(weights, images).serialize())
 
 
+def source(network: Artifact) -> str:
+    """The network as a file in plain Flax, see `flax_source`.
+
+    Raises:
+      UserError: if the network has a part that is not known there.
+    """
+    description = network.description
+    run, weights = _named(forward(description)), flatten(network.variables)
+    about = f"{description['space']['name']}: {description['genotype']}"
+    try:
+        with shapes_only():
+            return flax_source(run, weights, description["image"], about)
+    except NotImplementedError as error:
+        raise UserError(f"network.py: {error}") from error
+
+
 def onnx(network: Artifact) -> bytes:
     """The network as an ONNX model, for any number of images.
 
@@ -179,6 +197,7 @@ def export(network: Artifact, folder: epath.PathLike) -> None:
         metadata = {"description": json.dumps(description)}
         (folder / "params.safetensors").write_bytes(save(weights, metadata))
         (folder / "model.stablehlo").write_bytes(stablehlo(network))
+        (folder / "network.py").write_text(source(network))
         (folder / "load.py").write_text(_LOAD.substitute(shape=shape))
 
 

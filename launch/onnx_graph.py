@@ -9,18 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
 import numpy as np
+
+from launch.flat_trace import Input, Step, is_batch, trace
 
 OPSET = 17
 _IR_VERSION = 9
 _NAME = "cellwright"
-_BATCH = 7919  # stands for it where the network is traced: no other size is a multiple
-_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max"}
-_BINARY |= {"min": "Min"}
-_UNARY = {"exp": "Exp", "tanh": "Tanh", "neg": "Neg", "sqrt": "Sqrt"}
-_UNARY |= {"logistic": "Sigmoid", "abs": "Abs", "log": "Log"}
-_SAME = ("name", "copy", "copy_p", "stop_gradient", "optimization_barrier")
+_ELEMENTWISE = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+_ELEMENTWISE |= {"max": "Max", "min": "Min", "exp": "Exp", "tanh": "Tanh", "neg": "Neg"}
+_ELEMENTWISE |= {"sqrt": "Sqrt", "logistic": "Sigmoid", "abs": "Abs", "log": "Log"}
 
 
 def to_onnx(
@@ -41,26 +39,27 @@ def to_onnx(
     Raises:
       NotImplementedError: on a primitive, or a use of one, that is not known.
     """
-    shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in weights.items()}
-    images = jax.ShapeDtypeStruct((_BATCH, *image), np.uint8)
-    traced = jax.make_jaxpr(run)(shapes, images)
-    graph = _Graph()
-    names = [graph.constant(weights[name], name) for name in sorted(weights)]
-    (logits,) = graph.inline(traced.jaxpr, traced.consts, [*names, "images"])
-    graph.add("Identity", [graph.full(logits, traced.out_avals[0])], name="logits")
-    return graph.model(traced.in_avals[-1], traced.out_avals[0])
+    traced = trace(run, weights, image)
+    graph = _Graph(weights)
+    for step in traced.steps:
+        graph.step(step)
+    logits = graph.full(graph.read(traced.logits), traced.result)
+    graph.add("Identity", [logits], name="logits")
+    return graph.model(traced.images, traced.result)
 
 
 class _Graph:
     """Nodes and initializers that are being gathered."""
 
-    def __init__(self):
+    def __init__(self, weights: Mapping[str, np.ndarray]):
         import onnx  # an extra
 
         self._onnx = onnx
         self._nodes: list[Any] = []
         self._initializers: list[Any] = []
         self._shapes: dict[str, tuple] = {}  # where it is not yet that of its array
+        self._names = {"images": "images"}  # of nodes, by those of the trace
+        self._names |= {name: self.constant(a, name) for name, a in weights.items()}
 
     # ---- parts ----------------------------------------------------------------------
 
@@ -87,7 +86,7 @@ class _Graph:
         if name not in self._shapes:
             return name
         batch = self.add("Shape", ["images"], start=0, end=1)
-        sizes = [batch if _is_batch(n) else self.integers([n]) for n in aval.shape]
+        sizes = [batch if is_batch(n) else self.integers([n]) for n in aval.shape]
         shape = self.add("Concat", sizes, axis=0) if sizes else self.integers([])
         return self.add("Expand", [name, shape])
 
@@ -97,7 +96,7 @@ class _Graph:
         ends = []
         for name, aval in (("images", images), ("logits", logits)):
             kind = make.np_dtype_to_tensor_dtype(np.dtype(aval.dtype))
-            shape = ["batch" if _is_batch(n) else n for n in aval.shape]
+            shape = ["batch" if is_batch(n) else n for n in aval.shape]
             ends.append(make.make_tensor_value_info(name, kind, shape))
         graph = make.make_graph(
             self._nodes, "network", ends[:1], ends[1:], self._initializers
@@ -114,45 +113,30 @@ class _Graph:
 
     # ---- primitives -----------------------------------------------------------------
 
-    def inline(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[str]):
-        """Names of the outputs of a jaxpr."""
-        names = dict(zip(jaxpr.invars, inputs, strict=True))
-        names |= {v: self.constant(c) for v, c in zip(jaxpr.constvars, consts)}
+    def read(self, value: Input) -> str:
+        """The name of an input of a step."""
+        return self._names[value] if isinstance(value, str) else self.constant(value)
 
-        def read(atom):
-            literal = isinstance(atom, jax.extend.core.Literal)
-            return self.constant(np.asarray(atom.val)) if literal else names[atom]
+    def step(self, step: Step) -> None:
+        """Adds the nodes of one primitive."""
+        inputs = [self.read(value) for value in step.inputs]
+        self._names[step.output] = self._primitive(step.equation, inputs)
 
-        for equation in jaxpr.eqns:
-            inputs = [read(atom) for atom in equation.invars]
-            outputs = self._equation(equation, inputs)
-            names |= dict(zip(equation.outvars, outputs, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _equation(self, equation: Any, inputs: list[str]) -> list[str]:
-        name, params = equation.primitive.name, equation.params
-        for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            if key in params:
-                inner = params[key]
-                return self.inline(
-                    getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs
-                )
-        if name in _SAME:
-            return inputs
-        if name in _BINARY:
-            return [self._elementwise(_BINARY[name], inputs, equation)]
-        if name in _UNARY:
-            return [self._elementwise(_UNARY[name], inputs, equation)]
+    def _primitive(self, equation: Any, inputs: list[str]) -> str:
+        name = equation.primitive.name
+        if name in _ELEMENTWISE:
+            return self._elementwise(_ELEMENTWISE[name], inputs, equation)
         if name == "rsqrt":
             root = self._elementwise("Sqrt", inputs, equation)
-            return [self._elementwise("Reciprocal", [root], equation)]
+            return self._elementwise("Reciprocal", [root], equation)
         if name == "broadcast_in_dim":
-            return [self._broadcast(equation, inputs[0])]
+            return self._broadcast(equation, inputs[0])
         method = getattr(self, f"_{name}", None)
         if method is None:
             raise NotImplementedError(f"no ONNX for the primitive {name!r}")
         pairs = zip(inputs, equation.invars, strict=True)
-        return [method([self.full(n, v.aval) for n, v in pairs], equation, **params)]
+        whole = [self.full(n, v.aval) for n, v in pairs]
+        return method(whole, equation, **equation.params)
 
     def _elementwise(self, op: str, inputs: Sequence[str], equation) -> str:
         """An op that broadcasts; smaller than its array where all its inputs are."""
@@ -167,16 +151,16 @@ class _Graph:
         kept = equation.params["broadcast_dimensions"]
         shape = [1] * len(out.shape)
         for size, place in zip(aval.shape, kept, strict=True):
-            shape[place] = -1 if _is_batch(size) else size
-        if name in self._shapes and any(map(_is_batch, aval.shape)):
+            shape[place] = -1 if is_batch(size) else size
+        if name in self._shapes and any(map(is_batch, aval.shape)):
             name = self.full(name, aval)
         reshaped = self.add("Reshape", [name, self.integers(shape)])
-        if any(_is_batch(b) or a != b for a, b in zip(shape, out.shape, strict=True)):
+        if any(is_batch(b) or a != b for a, b in zip(shape, out.shape, strict=True)):
             self._shapes[reshaped] = out.shape
         return reshaped
 
     def _reshape(self, inputs, equation, *, new_sizes, **_) -> str:
-        sizes = [-1 if _is_batch(n) else n for n in new_sizes]
+        sizes = [-1 if is_batch(n) else n for n in new_sizes]
         if sizes.count(-1) > 1:
             raise NotImplementedError(f"no ONNX for a reshape to {new_sizes}")
         return self.add("Reshape", [inputs[0], self.integers(sizes)])
@@ -196,7 +180,7 @@ class _Graph:
 
     def _slice(self, inputs, equation, *, start_indices, limit_indices, strides) -> str:
         shape = equation.invars[0].aval.shape
-        axes = [i for i, n in enumerate(shape) if not _is_batch(n)]
+        axes = [i for i, n in enumerate(shape) if not is_batch(n)]
         steps = strides or [1] * len(shape)
         parts = [[of[i] for i in axes] for of in (start_indices, limit_indices)]
         parts += [axes, [steps[i] for i in axes]]
@@ -261,7 +245,3 @@ class _Graph:
 def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:
     """ONNX lists all beginnings, then all ends."""
     return [low for low, _ in padding] + [high for _, high in padding]
-
-
-def _is_batch(size: int) -> bool:
-    return size % _BATCH == 0 and size > 0

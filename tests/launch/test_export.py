@@ -1,6 +1,7 @@
 """Exports: another program computes the same logits from them, for any batch."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 from child_models.types import Dataset, Split
 from launch.artifact import load_artifact, save_artifact
-from launch.export import as_text, export, genotype, onnx
+from launch.export import as_text, export, flatten, genotype, onnx, source
 from launch.figures.graphs import graphs
 
 SMALL = {
@@ -76,6 +77,22 @@ def test_the_exported_network_has_the_same_logits_for_any_batch(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_the_flax_file_has_the_same_logits_and_stands_alone(tmp_path, name):
+    network, images = make(tmp_path, name)
+    text = source(network)
+    ours = ("child_models", "controller", "launch", "configs")
+    assert not re.search(rf"^(import|from) ({'|'.join(ours)})\b", text, re.M)
+    names = {"__name__": "network", "__file__": "network.py"}
+    exec(compile(text, "network.py", "exec"), names)
+    variables = {"params": flatten(network.variables)}
+    expected = np.asarray(network.logits(images))
+    scale = np.abs(expected).max()
+    for batch in (4, 1):
+        found = jax.jit(names["Network"]().apply)(variables, images[:batch])
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_an_onnx_runtime_has_the_same_logits_for_any_batch(tmp_path, name):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -88,7 +105,7 @@ def test_an_onnx_runtime_has_the_same_logits_for_any_batch(tmp_path, name):
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * scale)
 
 
-def test_the_example_runs_without_this_project(tmp_path):
+def test_both_programs_run_without_this_project(tmp_path):
     network, images = make(tmp_path, "nas_rl_cnn")
     export(network, tmp_path / "out")
     known = json.loads((tmp_path / "out" / "architecture.json").read_text())
@@ -97,14 +114,15 @@ def test_the_example_runs_without_this_project(tmp_path):
     text = (tmp_path / "out" / "genotype.txt").read_text()
     assert list(spec.decode(text)) == known["decisions"] and known["darts"] is None
     np.save(tmp_path / "images.npy", images)
-    done = subprocess.run(
-        [sys.executable, "-I", tmp_path / "out" / "load.py", tmp_path / "images.npy"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    printed = np.array(json.loads(",".join(done.stdout.split()).replace("[,", "[")))
-    np.testing.assert_allclose(printed, network.logits(images), rtol=1e-4)
+    for program in ("load.py", "network.py"):
+        done = subprocess.run(
+            [sys.executable, "-I", tmp_path / "out" / program, tmp_path / "images.npy"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows = json.loads(",".join(done.stdout.split()).replace("[,", "["))
+        np.testing.assert_allclose(rows, network.logits(images), rtol=1e-4)
 
 
 def test_genotypes_have_darts_s_states():

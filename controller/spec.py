@@ -50,8 +50,6 @@ class Decision(NamedTuple):
 class Rule(Protocol):
     """Prefix-aware legality; implementations are hashable (frozen dataclasses)."""
 
-    # `legal` and `size` are a rule's own; the others have a default to inherit.
-
     def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
         """bool[V]: the choices of decision t that the earlier ones allow; traceable."""
         ...
@@ -61,10 +59,7 @@ class Rule(Protocol):
         ...
 
     def prior(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
-        """float[V]: relative probabilities with which `sample` draws legal choices.
-
-        Equal ones by default.
-        """
+        """float[V]: relative odds at which `sample` draws; equal by default."""
         return jnp.ones(spec.max_choices)
 
     def derive(self, spec: "DecisionSpec", table: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ Real et al. 2017, with P=8 in place of 1000 and five epochs a child; evolution b
 with one convolution, not with none.  Set it beside ``large_scale_digits.py:random``,
 which trains random graphs, or ``--config.strategy.selection=uniform``, in which chance
 decides who dies.
-Hours: 0.03 on 2 CPU cores, 100 s of CPU time; most of it compiles.
+Hours: 0.03 on 2 CPU cores, 100 to 140 s of CPU time; most of it compiles.
 Expected: a reward of 0.944 for the winner of seed 0 in the final choice, where it
 trains from scratch, and of 0.978 with the weights that it inherited.
 """

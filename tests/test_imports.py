@@ -1,6 +1,7 @@
 """The halves of the project meet only where they may."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,3 +82,16 @@ def test_packages_are_complete():
 )
 def test_imports_are_found_wherever_they_stand(source, expected):
     assert imported(source, "p.q") == expected
+
+
+def test_importing_computes_nothing():
+    """Processes of several hosts find one another before the first computation."""
+    program = (
+        "import jax, launch.search\n"
+        "jax.config.update('jax_platforms', 'none')  # too late where one was begun\n"
+        "try:\n    jax.devices()\n"
+        "except RuntimeError:\n    print('nothing was begun')\n"
+    )
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "nothing was begun\n"

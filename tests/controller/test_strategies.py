@@ -156,7 +156,7 @@ def test_the_best_are_legal_and_as_many_as_wanted(run):
 
 
 @pytest.mark.parametrize(
-    "run", [name for name in STRATEGIES if name not in RELAXED], indirect=True
+    "run", [name for name in NAMES if name not in RELAXED], indirect=True
 )
 def test_the_first_proposals_differ(run):
     assert len(legal(run.first.decisions.reshape(-1, 4))) > 20

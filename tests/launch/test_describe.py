@@ -359,7 +359,7 @@ def test_the_program_describes_a_space(programs):
     [
         ("draw", "--draw: "),
         ("illegal", "'normal/2/op_left' is 7; legal: 0 (sep_conv_3x3)"),
-        ("unknown", "'NASNet-B': did you mean NASNet-A"),
+        ("unknown", "'NASNet-B': did you mean NASNet-"),
     ],
 )
 def test_a_mistake_ends_the_program_with_one_line(programs, name, message):

@@ -79,7 +79,7 @@ def _published(name: str, setting: tuple) -> Published:
     arguments = {**sizes, "aux_head": True, **darts_arguments(genotype)}
     spec = darts(**arguments).spec
     # By the codec alone: to validate is to compute, which an import may not begin.
-    decisions = spec.codec.decode(spec, write_genotype(genotype))
+    decisions = tuple(spec.codec.decode(spec, write_genotype(genotype)))
     return Published("darts", arguments, image, decisions)
 
 

@@ -30,6 +30,7 @@ from flax import traverse_util
 
 from child_models.ops.lowering import shapes_only
 from child_models.spaces import SPACES
+from controller.spec import GraphSpec
 from launch import command
 from launch.artifact import Artifact, forward, load_artifact
 from launch.command import UserError, command_line, user_errors
@@ -184,7 +185,7 @@ def export(network: Artifact, folder: epath.PathLike) -> None:
     name = options.pop("name")
     spec, decisions = SPACES[name](**options).spec, description["decisions"]
     fields = None
-    if not hasattr(spec, "unpack"):
+    if not isinstance(spec, GraphSpec):
         fields = genotype(graphs(spec, decisions, name, options))
     text = spec.encode(decisions) if fields is None else as_text(fields)
     shape = ", ".join(map(str, description["image"]))

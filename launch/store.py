@@ -59,7 +59,7 @@ class Row(NamedTuple):
       encoding: the architecture in readable form.
       value: what a table reports beside the reward.
       cost: a number; JSON of several objectives.
-      parent: index of the trial whose weights it inherited.
+      parent: trial whose weights it inherited, counted from 0 through all rounds.
       reason: why it is not valid.
       worker: that trained it; None for the process of the search.
     """

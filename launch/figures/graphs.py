@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, Graph, GraphSpec, Spec
 
 ABSENT = frozenset({"none", "absent"})
 OUTPUT = "c_{k}"
@@ -74,7 +74,7 @@ def nodes(spec: DecisionSpec, decisions: Sequence[int]) -> dict[str, Fields]:
 
 
 def graphs(
-    spec: DecisionSpec,
+    spec: Spec,
     decisions: Sequence[int],
     space: str = "",
     options: Mapping[str, Any] | None = None,
@@ -91,7 +91,7 @@ def graphs(
     Raises:
       ValueError: on illegal decisions.
     """
-    if hasattr(spec, "unpack"):  # of graphs without bound
+    if isinstance(spec, GraphSpec):
         return {"": _layered(spec.unpack(decisions))}
     found = nodes(spec, spec.validate(decisions))
     fields = [field for of in found.values() for field in of]
@@ -261,7 +261,7 @@ def _chain(found: Mapping[str, Fields]) -> nx.MultiDiGraph:
     return graph
 
 
-def _layered(architecture: Any) -> nx.MultiDiGraph:
+def _layered(architecture: Graph) -> nx.MultiDiGraph:
     """A graph of `layers` in a row, and `skips` between vertices; 0 is the image."""
     graph = nx.MultiDiGraph()
     graph.add_node(0, label="image", kind="state")

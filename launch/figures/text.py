@@ -1,15 +1,14 @@
 """Architectures as text for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from controller.spec import DecisionSpec
+from controller.spec import Graph, GraphSpec, Spec
 from launch.figures.graphs import ABSENT, SIDES, nodes
 
 
-def picture(spec: DecisionSpec, decisions: Sequence[int]) -> str:
+def picture(spec: Spec, decisions: Sequence[int]) -> str:
     """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
-    if hasattr(spec, "unpack"):  # of graphs without bound
+    if isinstance(spec, GraphSpec):
         return "\n".join(_lines(spec.unpack(decisions)))
     found = {
         name: {field: value.choice for field, value in fields.items()}
@@ -19,7 +18,7 @@ def picture(spec: DecisionSpec, decisions: Sequence[int]) -> str:
     return "\n".join(f"  {n.ljust(width)}  {_formula(f)}" for n, f in found.items())
 
 
-def _lines(architecture: Any) -> Iterator[str]:
+def _lines(architecture: Graph) -> Iterator[str]:
     """A graph, a vertex a line: ``vertex 2  conv 3x3/2 to 16 channels + vertex 0``."""
     yield "  vertex 0  the image"
     for i, layer in enumerate(architecture.layers, start=1):

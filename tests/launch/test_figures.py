@@ -1,7 +1,6 @@
 """Drawings: architectures as graphs, and that nothing lies on another thing."""
 
 import itertools
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 from matplotlib import image as matplotlib_image
 
 from child_models.spaces import PUBLISHED, SPACES
-from controller.spec import Decision, DecisionSpec
+from controller.graph import Layer
+from controller.spec import Decision, DecisionSpec, Graph, GraphSpec
 from launch.figures.graphs import graphs
 from launch.figures.image import inline_svg, pixels, svg, text_width, write
 from launch.figures.layout import lay_out
@@ -156,13 +156,11 @@ def test_two_sided_nodes_are_all_returned_in_the_space_of_darts():
 
 
 def test_a_graph_without_bound_is_a_row_of_layers_with_skips():
-    conv = SimpleNamespace(
-        op="conv", height=3, width=1, stride=2, channels=8, activation="bn_relu"
-    )
-    identity = SimpleNamespace(op="identity", activation="linear")
-    found = SimpleNamespace(layers=(conv, identity), skips=((0, 2),))
-    spec = SimpleNamespace(unpack=lambda decisions: found)
-    graph = graphs(spec, ())[""]
+    conv = Layer(0, "conv", 3, 1, stride=2, channels=8, activation="bn_relu")
+    found = Graph(0.1, (conv, Layer(1, "identity")), skips=((0, 2),))
+    spec = GraphSpec(found)
+    decisions = spec.pack(found)
+    graph = graphs(spec, decisions)[""]
     assert graph.nodes[1]["label"] == "1\nconv 3x1/2\nto 8\nbn_relu"
     assert list(graph.edges(data="kind")) == [
         (0, 1, "main"),
@@ -170,7 +168,7 @@ def test_a_graph_without_bound_is_a_row_of_layers_with_skips():
         (1, 2, "main"),
         (2, "logits", "main"),
     ]
-    assert picture(spec, ()).splitlines()[1:] == [
+    assert picture(spec, decisions).splitlines()[1:] == [
         "  vertex 1  conv 3x1/2 to 8 channels, bn_relu",
         "  vertex 2  identity + vertex 0, linear",
     ]

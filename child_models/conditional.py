@@ -1,8 +1,9 @@
 """A conditional over branches, with a VJP of its own.
 
 JAX's makes every branch return the residuals of all branches.  Here the branches share
-slots for theirs, so that the memory is that of the largest branch, and only what
-`child_models.ops.kept.keep` marks is saved: the rest is computed again.
+slots for theirs, even if they differ in their channels, so that the memory is that of
+the largest branch, and only what `child_models.ops.kept.keep` marks is saved: the rest
+is computed again.
 """
 
 import functools
@@ -39,7 +40,9 @@ def _switch_fwd(branches, remat, index, differentiable, other):
         found = dict(zip(layout.places, jax.tree.leaves(pullback), strict=True))
         like = jax.tree.leaves(out)[0]  # under `shard_map` all vary over the same axes
         slots = [
-            found.get(first_slot + i, jax.lax.full_like(like, 0, s.dtype, s.shape))
+            _widened(found[first_slot + i], s)
+            if first_slot + i in found
+            else jax.lax.full_like(like, 0, s.dtype, s.shape)
             for i, s in enumerate(shapes)
         ]
         return out, slots
@@ -56,7 +59,8 @@ def _switch_bwd(branches, remat, residuals, cotangent):
 
     def run(layout, differentiable, other, slots, cotangent):
         arrays = jax.tree.leaves((differentiable, other)) + slots
-        leaves = [arrays[place] for place in layout.places]
+        pairs = zip(layout.places, layout.shapes, strict=True)
+        leaves = [_narrowed(arrays[place], s) for place, s in pairs]
         return jax.tree.unflatten(layout.treedef, leaves)(cotangent)[0]
 
     runs = [functools.partial(run, layout) for layout in saved.layouts]
@@ -75,6 +79,7 @@ class _Layout(NamedTuple):
 
     treedef: Any
     places: tuple[int, ...]  # of each array, among the operands and then the slots
+    shapes: tuple[tuple[int, ...], ...]  # of each array; a slot may have more channels
 
 
 @flax.struct.dataclass
@@ -103,25 +108,70 @@ def _vjp(remat, branch, differentiable, other):
 
 def _layouts(branches, pullback_of, differentiable, other):
     """The branches' layouts, and the shapes of the slots that they share."""
-    slots: list[jax.ShapeDtypeStruct] = []
+    slots: list[tuple[jax.ShapeDtypeStruct, set[int]]] = []  # and the branches using it
     first_slot = len(jax.tree.leaves((differentiable, other)))
 
-    def layout(branch):
+    def layout(number, branch):
         treedef, places, shapes = _pullback_shapes(
             functools.partial(pullback_of, branch), differentiable, other
         )
-        free = list(range(len(slots)))
         for i, shape in enumerate(shapes):
             if places[i] is None:
-                slot = next((s for s in free if slots[s] == shape), len(slots))
+                free = (j for j, (s, users) in enumerate(slots) if number not in users)
+                slot = next((j for j in free if slots[j][0] == shape), len(slots))
                 if slot == len(slots):
-                    slots.append(shape)
-                else:
-                    free.remove(slot)
+                    slots.append((shape, set()))
+                slots[slot][1].add(number)
                 places[i] = first_slot + slot
-        return _Layout(treedef, tuple(places))
+        return _Layout(treedef, tuple(places), tuple(s.shape for s in shapes))
 
-    return tuple(map(layout, branches)), slots
+    layouts = [layout(*pair) for pair in enumerate(branches)]
+    joined, target = _joined(slots)
+    target = [*range(first_slot), *(first_slot + slot for slot in target)]
+    return tuple(
+        found._replace(places=tuple(target[place] for place in found.places))
+        for found in layouts
+    ), joined
+
+
+def _joined(slots):
+    """Fewer slots: one in place of those that no branch needs two of.
+
+    They differ in their channels alone, so that a batch stays split over devices.
+
+    Returns:
+      the shapes, and for each of the given slots the one that takes its place.
+    """
+    joined: list[tuple[jax.ShapeDtypeStruct, set[int]]] = []
+    target = []
+    for shape, users in slots:
+
+        def fits(other, shape=shape, users=users):
+            same = other[0].dtype == shape.dtype and len(shape.shape) > 1
+            return (
+                same
+                and other[0].shape[:-1] == shape.shape[:-1]
+                and not (users & other[1])
+            )
+
+        place = next((j for j, o in enumerate(joined) if fits(o)), len(joined))
+        if place == len(joined):
+            joined.append((shape, users))
+        else:
+            other, others = joined[place]
+            wider = max(other, shape, key=lambda s: s.shape[-1])
+            joined[place] = wider, users | others
+        target.append(place)
+    return [shape for shape, _ in joined], target
+
+
+def _widened(x, slot):
+    missing = [(0, n - m) for m, n in zip(x.shape, slot.shape, strict=True)]
+    return jax.numpy.pad(x, missing) if x.shape != slot.shape else x
+
+
+def _narrowed(x, shape):
+    return x if x.shape == shape else x[..., : shape[-1]]
 
 
 def _pullback_shapes(pullback_of, differentiable, other):

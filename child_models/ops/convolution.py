@@ -234,13 +234,34 @@ def _depthwise_bwd(window, saved, cotangent):
     size = kernel.shape[:2]
     spread, inverse = transposed(window, size, x.shape[1:3], cotangent)
     by_x = _tap_sum(inverse, spread, kernel[::-1, ::-1], x.shape[1:3])
-    wide = cotangent.astype(_wide(x))
-    rows = [
-        [(tap.astype(_wide(x)) * wide).sum((0, 1, 2)) for tap in row]
-        for row in taps(x, window, size, cotangent.shape[1:3])
-    ]
-    by_kernel = jnp.stack([jnp.stack(row) for row in rows])
-    return by_x, by_kernel.astype(kernel.dtype)
+    return by_x, _by_rows(window, x, cotangent, size).astype(kernel.dtype)
+
+
+def _by_rows(window: Window, x, cotangent, size: Pair) -> jax.Array:
+    """The kernel's gradient, a row of the output at a time.
+
+    All at once the taps would be kh * kw images each as large as x, which no cache
+    holds.  Sums over images come last: on several devices these are one reduction.
+    """
+    none, wide = (0, 0, 0), _wide(x)
+    pads = [(*p, 0) for p in window.padding]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), (none, *pads, none))
+    inner = window._replace(padding=((0, 0), (0, 0)))
+    height = window.dilation[0] * (size[0] - 1) + 1
+
+    def add(row, total):
+        part = jax.lax.dynamic_slice_in_dim(cotangent, row, 1, axis=1)
+        seen = jax.lax.dynamic_slice_in_dim(x, row * window.strides[0], height, axis=1)
+        return total + jnp.stack(
+            [
+                jnp.stack([(t.astype(wide) * part.astype(wide)).sum((1, 2)) for t in r])
+                for r in taps(seen, inner, size, part.shape[1:3])
+            ]
+        )
+
+    # Not `zeros`: under `shard_map` the total varies over the axes that x does.
+    start = jax.lax.full_like(x, 0, wide, (*size, x.shape[0], x.shape[-1]))
+    return jax.lax.fori_loop(0, cotangent.shape[1], add, start).sum(axis=2)
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)

@@ -35,7 +35,14 @@ def _scaled(differentiable, other):
     return params["scale"][None] * x, None
 
 
-BRANCHES = (_dense, _deep, _scaled)
+def _wide(differentiable, other):
+    """Keeps three times as many channels as `_dense`."""
+    params, x = differentiable
+    y = keep(jnp.concatenate([x @ params["kernel"]] * 3, axis=-1))
+    return jnp.tanh(y)[:, 4:8] * other, None
+
+
+BRANCHES = (_dense, _deep, _scaled, _wide)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +120,16 @@ def test_branches_share_the_slots_of_the_largest(operands):
     alone = {b: sorted(_saved((b,), False, operands)) for b in BRANCHES}
     assert alone[_scaled] == []  # its residuals are its operands
     assert len(alone[_dense]) < len(alone[_deep])
-    together = sorted(_saved(BRANCHES, False, operands))
+    together = sorted(_saved((_dense, _deep, _scaled), False, operands))
     assert together == alone[_deep]
     assert sorted(_saved((_deep, _deep, _dense), False, operands)) == alone[_deep]
+
+
+def test_branches_share_slots_that_differ_in_channels(operands):
+    assert _saved((_dense,), False, operands) == [(2, 4)]
+    assert _saved((_wide,), False, operands) == [(2, 12)]
+    assert _saved((_dense, _wide), False, operands) == [(2, 12)]
+    assert _saved((_wide, _dense), False, operands) == [(2, 12)]
 
 
 def test_remat_saves_nothing_but_the_operands(operands):

@@ -36,6 +36,9 @@ class Trial(NamedTuple):
     valid: jax.Array  # bool[n]; strategies ignore the others
     cost: jax.Array | None = None  # float32[n, K]
     gradient: Any = None  # d loss / d relaxed weights
+    # float32[]: dominant eigenvalue of the loss's Hessian in the logits of relaxed
+    # weights; NaN where it was not measured
+    curvature: jax.Array | None = None
     value: jax.Array | None = None  # float32[n], to be reported; NaN where unknown
     reason: Any = None  # object[n], why each is not valid; not of compiled evaluators
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from child_models.curvature import dominant_eigenvalue, shifted
 from child_models.evaluators.supernet import Scores, check_known, supernet
 from child_models.hypergradient import HYPERGRADIENTS, architecture_gradient
 from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
@@ -47,6 +48,8 @@ def relaxed(
     clip_norm: float | None = 5.0,
     unsampled: str = "decay",
     skip_dropout_rest: int | None = None,
+    hessian_every: int = 0,
+    hessian_iterations: int = 16,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -77,6 +80,12 @@ def relaxed(
       skip_dropout_rest: lets the space's dropout after skips decay within
         `restart_epochs`, see `skip_dropout_factor`, of which the first so many do not
         learn the architecture; None for a rate that stays.
+      hessian_every: evaluations from one to the next in which the dominant eigenvalue
+        of the validation loss's Hessian is measured, see `child_models.curvature`, on
+        the images and at the shared weights of that evaluation; 0 for never.  A
+        schedule's policy_steps make it the last of each round.  It changes nothing
+        else.  Gates of 0 and 1 (ProxylessNAS) have no such curvature: it is 0.
+      hessian_iterations: of power iteration, each a product with the Hessian.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -87,8 +96,8 @@ def relaxed(
 
     Raises:
       ValueError: on a space without the relaxed binding, an unknown name, or a batch
-        larger than its split or not a multiple of the devices; on a decay of skip
-        dropout in a space that has none.
+        larger than its split or not a multiple of the devices; on a number out of its
+        range; on a decay of skip dropout in a space that has none.
     """
     if "relaxed" not in space.bindings:
         raise ValueError(
@@ -96,6 +105,12 @@ def relaxed(
             f"{', '.join(sorted(space.bindings))}"
         )
     check_known("hypergradient", hypergradient, HYPERGRADIENTS)
+    for name, value, low in (
+        ("hessian_every", hessian_every, 0),
+        ("hessian_iterations", hessian_iterations, 1),
+    ):
+        if value < low:
+            raise ValueError(f"evaluator.{name} is {value}; it must be {low} or more")
     period = max(1, restart_epochs * (len(dataset.train.labels) // batch_size))
     rate = cosine_restarts(learning_rate, min_learning_rate, period, restart_factor)
     optimizer = sgd(
@@ -166,14 +181,9 @@ def relaxed(
         }
         return net.step(state, grads, position), metrics
 
-    def relaxed_gradient(keys, state, data, indices, architecture):
-        dropout_key, *train_keys = keys
-        live = architecture["live"]
+    def validation_loss_fn(dropout_key, state, data, indices, live):
+        """``(params, weights) -> (loss, scores)`` on some validation images."""
         mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
-        loss_fn, _ = train_loss_fn(train_keys, state, data)
-
-        def train_loss(params, weights):
-            return loss_fn(params, {"weights": weights, "live": live})[0]
 
         def validation_loss(params, weights):
             choices = space.bind({"weights": weights, "live": live})
@@ -185,6 +195,15 @@ def relaxed(
                 mean,
             )
             return scores["loss"], scores
+
+        return validation_loss
+
+    def relaxed_gradient(keys, state, data, validation_loss, architecture):
+        live = architecture["live"]
+        loss_fn, _ = train_loss_fn(keys, state, data)
+
+        def train_loss(params, weights):
+            return loss_fn(params, {"weights": weights, "live": live})[0]
 
         trace = optax.tree.get(state.opt_state, "trace")
         scores, gradient = architecture_gradient(
@@ -202,25 +221,50 @@ def relaxed(
         reward = nan_unless_finite(net.reward_of(scores), gradient)
         return reward[None], gradient
 
+    def curvature(key, state, loss, weights):
+        """The dominant eigenvalue where it is due, else NaN."""
+        at = state.validation
+        done = at.epoch * net.validation.per_epoch + at.position // reward_batch_size
+
+        def measured():
+            point = jax.tree.map(jnp.zeros_like, weights)
+            value = dominant_eigenvalue(
+                key,
+                lambda shift: loss(state.params, shifted(weights, shift))[0],
+                point,
+                hessian_iterations,
+            )
+            return net.place.copy(value)
+
+        due = done % hessian_every == 0
+        return jax.lax.cond(due, measured, lambda: jnp.float32(jnp.nan))
+
+    def evaluate_relaxed(key, state, data, indices, proposal):
+        architecture = proposal.relaxed
+        # The first three are the same whether there is a fourth or not.
+        keys = jax.random.split(key, 4 if hessian_every else 3)
+        live = architecture["live"]
+        loss = validation_loss_fn(keys[0], state, data, indices, live)
+        rewards, gradient = relaxed_gradient(keys[1:3], state, data, loss, architecture)
+        trial = Trial(proposal, rewards, jnp.ones(1, bool), gradient=gradient)
+        if hessian_every:
+            value = curvature(keys[3], state, loss, architecture["weights"])
+            trial = trial._replace(curvature=value)
+        return trial
+
     def evaluate(key, state, data, proposal):
         indices, position = net.validation.next(state.validation)
         state = state.replace(validation=position)
         if proposal.relaxed is not None:
-            keys = jax.random.split(key, 3)
-            rewards, gradient = relaxed_gradient(
-                keys, state, data, indices, proposal.relaxed
-            )
-        else:
-            mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
-            gradient = None
-            rewards = jax.lax.map(
-                lambda row: net.reward_of(
-                    net.measure(logits_of(state, row), data, indices, mean)
-                ),
-                proposal.decisions,
-            )
-        valid = jnp.ones(len(rewards), bool)
-        return state, Trial(proposal, rewards, valid, gradient=gradient)
+            return state, evaluate_relaxed(key, state, data, indices, proposal)
+        mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
+        rewards = jax.lax.map(
+            lambda row: net.reward_of(
+                net.measure(logits_of(state, row), data, indices, mean)
+            ),
+            proposal.decisions,
+        )
+        return state, Trial(proposal, rewards, jnp.ones(len(rewards), bool))
 
     def logits_of(state, decisions):
         return lambda images: net.forward(state.params, bind_one(decisions), images)

@@ -44,11 +44,7 @@ def edges(nodes: int) -> tuple[tuple[int, int], ...]:
 
 @dataclasses.dataclass(frozen=True)
 class TwoInputs(Rule):
-    """A rule: of the decisions about one node, exactly two are not "none".
-
-    Attributes:
-      none: the number of the choice "none", of every decision.
-    """
+    """A rule: of the decisions about one node, exactly two are not "none"."""
 
     none: int
 

@@ -92,7 +92,7 @@ def differentiable(
       a Strategy.  Its metrics are "alpha_entropy" (nats, mean over rows) and the same
       of each row by "alpha_entropy/NAME", "skips" (skip connections of the derived
       architecture), "skip_share" (the same among its ops) and "changes" (its decisions
-      that the update changed).
+      that the update changed); "hessian" where the evaluator measures a curvature.
 
     Raises:
       ValueError: on a number out of its range, or a cost of an op that is not there.
@@ -149,7 +149,10 @@ def differentiable(
         new = new.replace(genotype=derive(weights))
         ok = jnp.all(trial.valid & jnp.isfinite(trial.reward))
         new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)
-        return new, _metrics(spec, weights, state.genotype, new.genotype)
+        metrics = _metrics(spec, weights, state.genotype, new.genotype)
+        if trial.curvature is not None:
+            metrics["hessian"] = trial.curvature
+        return new, metrics
 
     def best(key, state, n):
         weights = weights_of(state)

@@ -126,6 +126,26 @@ def test_the_gradient_is_that_of_the_validation_loss(first, quick_jit):
     np.testing.assert_allclose(trial.gradient["op"][0], slope, rtol=1e-4)
 
 
+def test_the_dominant_eigenvalue_is_that_of_the_hessian_in_the_logits(first, quick_jit):
+    options = {"weight_decay": 0.01, "unsampled": "frozen"}
+    measuring = build(hessian_every=2, hessian_iterations=30, **options)
+    evaluate, data = quick_jit(measuring.evaluate), measuring.data
+    logits, key = jnp.array([-0.5, 0.4, 0.1]), jax.random.key(1)
+    state, seen = first.state, []
+    for _ in range(2):
+        p, before = proposal(jax.nn.softmax(logits)), state
+        state, trial = evaluate(key, before, data, p)
+        seen.append(float(trial.curvature))
+        _, plain = first.evaluate(key, before, data, p)  # measuring changes nothing
+        assert plain.curvature is None and plain.reward == trial.reward
+        np.testing.assert_allclose(trial.gradient["op"], plain.gradient["op"])
+    loss = loss_on(DATASET.validation, np.asarray(before.validation.order[4:8]))
+    hessian = quick_jit(jax.hessian(lambda a: loss(state.params, jax.nn.softmax(a))))
+    spectrum = np.linalg.eigvalsh(hessian(logits))
+    assert np.isnan(seen[0])
+    assert seen[1] == pytest.approx(spectrum[np.abs(spectrum).argmax()], rel=1e-2)
+
+
 @pytest.mark.slow
 def test_second_order_looks_one_step_of_sgd_ahead(quick_jit):
     options = {"learning_rate": 0.2, "min_learning_rate": 0.2, "weight_decay": 0.1}
@@ -228,6 +248,8 @@ def test_one_architecture_runs_its_ops_only():
         ({"reward": "speed"}, "reward is 'speed'; known: accuracy, negative_loss"),
         ({"batch_size": 13}, "train split of 12"),
         ({"reward_batch_size": 11}, "validation split of 10"),
+        ({"hessian_every": -1}, "hessian_every is -1; it must be 0 or more"),
+        ({"hessian_iterations": 0}, "hessian_iterations is 0; it must be 1 or more"),
         ({"skip_dropout_rest": 5}, "rest is 5; the space has no skip_dropout"),
     ],
 )

@@ -48,14 +48,7 @@ class Decision(NamedTuple):
 
 
 class Rule(Protocol):
-    """Prefix-aware legality; implementations are hashable (frozen dataclasses).
-
-    Attributes:
-      none: the choice that leaves a decision out, where the rule says how many of them
-        are left out; None where it says nothing of that.
-    """
-
-    none: int | None = None
+    """Prefix-aware legality; implementations are hashable (frozen dataclasses)."""
 
     def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
         """bool[V]: the choices of decision t that the earlier ones allow; traceable."""

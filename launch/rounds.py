@@ -215,7 +215,7 @@ def _op_decisions(spec: DecisionSpec) -> list[int]:
 
 def _ops(spec: DecisionSpec, t: int) -> list[str]:
     """The choices of a decision that the histogram counts."""
-    absent = None if spec.rule is None else spec.rule.none
+    absent = getattr(spec.rule, "none", None)  # of a rule that says how many are
     return [name for i, name in enumerate(spec.decisions[t].choices) if i != absent]
 
 
@@ -224,8 +224,8 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
 
     It has where its entropy is below 2 % of the uniform policy's, where nearly all
     samples are equal, where ops that compute nothing (or skips) take over, or where
-    nearly all ops are the same one.  Relaxed weights have where most ops of the
-    architecture that they derive to are skips, or nearly all the same one.
+    nearly all ops are the same one.  Of relaxed weights the architecture that they
+    derive to counts; more than half of its ops as skips are too many.
 
     Args:
       spec: of the space.
@@ -237,22 +237,19 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     """
     if record["warm_up"] or not record["scored"]:
         return None
+    idle = sum(record["op_histogram"].get(name, 0.0) for name in IDLE_OPS)
+    much_idle = idle > max(0.7, (1 + _uniform_idle(spec)) / 2)
     if record.get("alpha_entropy") is not None:
-        return _skips_take_over(record) or _one_op(
-            spec,
-            record,
-            "lengthen schedule.warmup_rounds, or stop early (fewer train.rounds)",
-        )
+        return _relaxed_collapse(spec, record, idle if much_idle else None)
     if record["entropy"] is None:
         return None
     uniform = sum(math.log(n) for n in spec.num_choices)
     entropy, distinct = record["entropy"], record["distinct"]
     possible = min(record["scored"], spec.size())
     different = round(distinct * record["scored"])
-    idle = sum(record["op_histogram"].get(name, 0.0) for name in IDLE_OPS)
     weights = "lengthen schedule.warmup_rounds or raise schedule.uniform"
     policy = "raise strategy.entropy_weight or lower strategy.learning_rate"
-    if idle > max(0.7, (1 + _uniform_idle(spec)) / 2):
+    if much_idle:
         reason, advice = f"{idle:.0%} of all ops are skips or none", weights
     elif one_op := _one_op(spec, record, f"{weights}; {policy}"):
         return one_op
@@ -270,16 +267,24 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     return {"round": record["round"], "reason": reason, "advice": advice}
 
 
-def _skips_take_over(record: Record) -> dict[str, Any] | None:
-    share = record["derived_skip_share"]
-    if share <= MOST_SKIPS:
-        return None
-    return {
-        "round": record["round"],
-        "reason": f"{share:.0%} of the derived ops are skips",
-        "advice": "cap them as P-DARTS does (strategy.name=p_darts, max_skips), or "
-        "stop early (fewer train.rounds)",
-    }
+def _relaxed_collapse(
+    spec: DecisionSpec, record: Record, idle: float | None
+) -> dict[str, Any] | None:
+    """That of what relaxed weights derive to; `idle` is its idle share if too large."""
+    skips = record["derived_skip_share"]
+    early = "stop early (fewer train.rounds)"
+    if skips > MOST_SKIPS:
+        reason = f"{skips:.0%} of the derived ops are skips"
+    elif idle is not None:
+        reason = f"{idle:.0%} of the derived ops are skips or none"
+    else:
+        advice = f"lengthen schedule.warmup_rounds, or {early}"
+        return _one_op(spec, record, advice)
+    advice = (
+        "cap skips, and forbid none, as P-DARTS does (strategy.name=p_darts, "
+        f"max_skips), or {early}"
+    )
+    return {"round": record["round"], "reason": reason, "advice": advice}
 
 
 def _one_op(spec: DecisionSpec, record: Record, advice: str) -> dict[str, Any] | None:

@@ -44,7 +44,11 @@ def edges(nodes: int) -> tuple[tuple[int, int], ...]:
 
 @dataclasses.dataclass(frozen=True)
 class TwoInputs(Rule):
-    """A rule: of the decisions about one node, exactly two are not "none"."""
+    """A rule: of the decisions about one node, exactly two are not "none".
+
+    Attributes:
+      none: the number of the choice "none", of every decision.
+    """
 
     none: int
 

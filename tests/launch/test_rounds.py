@@ -176,7 +176,7 @@ def test_each_collapse_says_what_to_change(changes, reason, advice):
     assert found["round"] == 7
 
 
-def test_relaxed_weights_collapse_into_skips_alone():
+def test_relaxed_weights_collapse_into_skips_and_none():
     relaxed = {"alpha_entropy": 0.5, "entropy": None, "distinct": 0.01}
     healthy = record(**relaxed, derived_skip_share=0.5)
     assert collapse(SPEC, healthy) is None
@@ -186,6 +186,10 @@ def test_relaxed_weights_collapse_into_skips_alone():
     assert (
         collapse(SPEC, record(**relaxed, derived_skip_share=1.0, warm_up=True)) is None
     )
+    absent = {"none": 0.9, "skip_connect": 0.05, "conv": 0.05}
+    found = collapse(SPEC, healthy | {"op_histogram": absent})
+    assert "95% of the derived ops are skips or none" in found["reason"]
+    assert "max_skips" in found["advice"] and "stop early" in found["advice"]
 
 
 def test_relaxed_weights_collapse_into_one_op_that_computes():

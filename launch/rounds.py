@@ -15,7 +15,10 @@ import numpy as np
 from controller.graph_spec import trim
 from controller.loop import Log, Schedule
 from controller.spec import DecisionSpec
-from controller.strategies.differentiable.core import ABSENT, SKIPS
+from controller.strategies.differentiable.named import (
+    ABSENT,
+    SKIPS,
+)
 from launch.store import Row
 
 MOST_SKIPS = 0.5  # of the ops that relaxed weights derive to

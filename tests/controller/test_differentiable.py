@@ -12,23 +12,22 @@ from controller.spec import Decision, DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.strategies.differentiable.asap import asap
 from controller.strategies.differentiable.core import (
-    cost_table,
-    own_choices,
     row_entropy,
     softmax_of_live,
 )
 from controller.strategies.differentiable.darts import darts
-from controller.strategies.differentiable.p_darts import (
-    capped_derivation,
-    p_darts,
-    strongest,
+from controller.strategies.differentiable.named import (
+    cost_table,
+    own_choices,
 )
+from controller.strategies.differentiable.p_darts import p_darts, strongest
 from controller.strategies.differentiable.pc_darts import edge_shares, pc_darts
 from controller.strategies.differentiable.proxylessnas import (
     draw_paths,
     proxylessnas,
     rescaled,
 )
+from controller.strategies.differentiable.skip_cap import capped_derivation
 from controller.types import Trial
 
 OPS = ("none", "skip_connect", "conv", "pool")

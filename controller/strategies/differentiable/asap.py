@@ -12,12 +12,15 @@ import jax.numpy as jnp
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ByGroup,
+    Adam,
     Relaxation,
     differentiable,
     held,
     normal_logits,
     softmax_of_live,
+)
+from controller.strategies.differentiable.named import (
+    ByGroup,
 )
 from controller.types import Strategy
 
@@ -88,10 +91,7 @@ def asap(
     return differentiable(
         spec,
         Relaxation(normal_logits(spec, init_scale), weights, settle=settle),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
     )
 
 

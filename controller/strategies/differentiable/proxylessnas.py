@@ -19,13 +19,13 @@ import jax.numpy as jnp
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ABSENT,
+    Adam,
     Relaxation,
     differentiable,
-    named_choices,
     normal_logits,
-    softmax_of_live,
+    softmax_weights,
 )
+from controller.strategies.differentiable.named import ABSENT, named_choices
 from controller.types import Strategy
 
 
@@ -87,14 +87,11 @@ def proxylessnas(
         spec,
         Relaxation(
             normal_logits(spec, init_scale),
-            lambda logits, live, step: softmax_of_live(logits, live),
+            softmax_weights,
             propose=propose,
             settle=settle,
         ),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
         cost=cost,
         cost_weight=cost_weight,
     )

@@ -18,6 +18,7 @@ from controller.spec import DecisionSpec
 from controller.strategies.differentiable.named import (
     ABSENT,
     SKIPS,
+    choice_of_absence,
 )
 from launch.store import Row
 
@@ -218,7 +219,7 @@ def _op_decisions(spec: DecisionSpec) -> list[int]:
 
 def _ops(spec: DecisionSpec, t: int) -> list[str]:
     """The choices of a decision that the histogram counts."""
-    absent = getattr(spec.rule, "none", None)  # of a rule that says how many are
+    absent = choice_of_absence(spec)
     return [name for i, name in enumerate(spec.decisions[t].choices) if i != absent]
 
 

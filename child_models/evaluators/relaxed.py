@@ -143,13 +143,11 @@ def relaxed(
     if skip_dropout_rest is not None:
         _check_skip_dropout(net.module, skip_dropout_rest, restart_epochs)
 
-    def options(state):
-        """Of the search form, in training."""
+    def options(batches):
+        """Of the search form in training, where the train batches stand."""
         if skip_dropout_rest is None:
             return {}
-        factor = skip_dropout_factor(
-            state.train.epoch, restart_epochs, skip_dropout_rest
-        )
+        factor = skip_dropout_factor(batches.epoch, restart_epochs, skip_dropout_rest)
         return {"skip_dropout": factor * net.module.skip_dropout}
 
     def train_loss_fn(keys, state, data):
@@ -158,20 +156,28 @@ def relaxed(
         indices, position = net.train.next(state.train)
         images, labels = net.train_batch(net.place, augment_key, data["train"], indices)
 
-        def loss(params, architecture):
-            rngs, choices = {"dropout": dropout_key}, space.bind(architecture)
-            logits = net.forward(params, choices, images, rngs, **options(state))
+        def loss(params, choices):
+            rngs = {"dropout": dropout_key}
+            logits = net.forward(params, choices, images, rngs, **options(position))
             return task.loss(logits, labels).mean(), task.metric(logits, labels).mean()
 
         return loss, position
 
+    def trained(proposal):
+        """The choices of a training step: of gates one path, in the memory of one."""
+        relaxed = proposal.relaxed
+        if relaxed is None:
+            relaxed = one_architecture(space.spec, proposal.decisions[0])
+        elif "path" in relaxed and "sampled" in space.bindings:
+            return space.bind(relaxed["path"])
+        return space.bind(_running(relaxed))
+
     def improve(key, state, data, propose):
         propose_key, *keys = jax.random.split(key, 3)
         proposal = propose(propose_key, 1)
-        architecture = _running(_architecture(space.spec, proposal))
         loss_fn, position = train_loss_fn(keys, state, data)
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, architecture
+            state.params, trained(proposal)
         )
         grads = net.place.copy(grads)
         metrics = {
@@ -184,12 +190,13 @@ def relaxed(
     def validation_loss_fn(dropout_key, state, data, indices, live):
         """``(params, weights) -> (loss, scores)`` on some validation images."""
         mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
+        _, batches = net.train.next(state.train)  # as of the step that comes next
 
         def validation_loss(params, weights):
             choices = space.bind({"weights": weights, "live": live})
             rngs = {"dropout": dropout_key}
             scores = net.measure(
-                lambda x: net.forward(params, choices, x, rngs, **options(state)),
+                lambda x: net.forward(params, choices, x, rngs, **options(batches)),
                 data,
                 indices,
                 mean,
@@ -203,7 +210,7 @@ def relaxed(
         loss_fn, _ = train_loss_fn(keys, state, data)
 
         def train_loss(params, weights):
-            return loss_fn(params, {"weights": weights, "live": live})[0]
+            return loss_fn(params, space.bind({"weights": weights, "live": live}))[0]
 
         trace = optax.tree.get(state.opt_state, "trace")
         scores, gradient = architecture_gradient(
@@ -291,12 +298,6 @@ def one_architecture(spec: DecisionSpec, decisions: jax.Array) -> dict[str, Any]
     """The relaxed ``{"weights", "live"}`` of one architecture: only its ops run."""
     weights = spec.one_hot(decisions)
     return {"weights": weights, "live": jax.tree.map(lambda w: w > 0, weights)}
-
-
-def _architecture(spec, proposal):
-    if proposal.relaxed is not None:
-        return proposal.relaxed
-    return one_architecture(spec, proposal.decisions[0])
 
 
 def _running(architecture):

@@ -36,6 +36,14 @@ def own_choices(spec: DecisionSpec) -> ByGroup:
     return by_choice(spec, lambda decision, name: True, bool)
 
 
+def choice_of_absence(spec: DecisionSpec) -> int | None:
+    """The choice that leaves an edge out, where the rule says how many are left out.
+
+    What is derived takes it by the rule alone, whatever its weight.
+    """
+    return getattr(spec.rule, "none", None)
+
+
 def named_choices(spec: DecisionSpec, names: Sequence[str]) -> ByGroup:
     """bool, like the spec: whether a choice has one of the names."""
     return by_choice(spec, lambda decision, name: name in names, bool)

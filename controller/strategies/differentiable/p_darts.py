@@ -71,6 +71,10 @@ def p_darts(
         an unknown group.
     """
     live = None if kept is None else named_live(spec, kept)
+    if stage is not None and not 0 <= stage <= len(drops):
+        raise ValueError(
+            f"stage is {stage}; drops={tuple(drops)} makes stages 0 to {len(drops)}"
+        )
     drops = drops if stage is None else drops[stage : stage + 1]
     fewest = min(spec.num_choices if kept is None else map(len, kept.values()))
     _check(spec, fewest, drops, stage_rounds, rest_rounds, max_skips, capped)

@@ -1,11 +1,13 @@
 """P-DARTS's derivation: no edge of "none", and at most so many skips.
 
 Chen et al. 2019, https://arxiv.org/abs/1904.12760, section 3.3.2; as in the authors'
-code, chenxin061/pdarts, the weakest skip is forbidden, and all is derived again.
+code, chenxin061/pdarts, the weakest skip, of equal ones the first, is forbidden, and
+all is derived again.
 """
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.named import (
@@ -14,6 +16,8 @@ from controller.strategies.differentiable.named import (
     ByGroup,
     named_choices,
 )
+
+_FORBIDDEN, _DEAD = -1.0, -2.0  # below all weights; what was dropped is last
 
 
 def capped_derivation(
@@ -26,28 +30,29 @@ def capped_derivation(
 
     Args:
       spec: of the space.
-      weights: like the spec.
+      weights: like the spec, 0 where an op was dropped.
       max_skips: of the group; None for any number.
       group: None for all.
     """
     absent = named_choices(spec, ABSENT)
-    allowed = jax.tree.map(lambda w, a: jnp.where(a, -1.0, w), weights, absent)
+    allowed = jax.tree.map(
+        lambda w, a: jnp.where(w > 0, jnp.where(a, _FORBIDDEN, w), _DEAD),
+        weights,
+        absent,
+    )
     if max_skips is None:
         return spec.derive(allowed)
     skips = named_choices(spec, SKIPS)
     if group is not None:
         skips = {g: is_skip & (g == group) for g, is_skip in skips.items()}
+    is_skip, _ = ravel_pytree(skips)
+    start, rejoin = ravel_pytree(allowed)
 
     def forbid_weakest(_, weights):
-        chosen = spec.one_hot(spec.derive(weights))
-        taken = jax.tree.map(lambda c, is_skip: (c > 0) & is_skip, chosen, skips)
-        count = sum(jnp.sum(rows) for rows in taken.values())
-        strengths = jax.tree.map(lambda w, t: jnp.where(t, w, jnp.inf), weights, taken)
-        least = jnp.min(jnp.stack([jnp.min(rows) for rows in strengths.values()]))
-        return jax.tree.map(
-            lambda w, t: jnp.where(t & (w == least) & (count > max_skips), -1.0, w),
-            weights,
-            taken,
-        )
+        chosen, _ = ravel_pytree(spec.one_hot(spec.derive(rejoin(weights))))
+        taken = (chosen > 0) & is_skip
+        weakest = jnp.argmin(jnp.where(taken, weights, jnp.inf))
+        forbidden = weights.at[weakest].set(_FORBIDDEN)
+        return jnp.where(jnp.sum(taken) > max_skips, forbidden, weights)
 
-    return spec.derive(jax.lax.fori_loop(0, spec.length, forbid_weakest, allowed))
+    return spec.derive(rejoin(jax.lax.fori_loop(0, spec.length, forbid_weakest, start)))

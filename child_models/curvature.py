@@ -36,15 +36,17 @@ def dominant_eigenvalue(
         lambda x, k: jax.random.normal(k, x.shape, x.dtype), point, keys
     )
 
-    def product(direction):
-        return jax.jvp(jax.grad(loss), (point,), (direction,))[1]
+    # Backwards twice, as ops with a VJP of their own need it; linearised once.
+    _, product = jax.vjp(jax.grad(loss), point)
 
     def unit(direction):
         norm = optax.tree.norm(direction)
         return jax.tree.map(lambda x: x / jnp.where(norm > 0, norm, 1), direction)
 
-    last = jax.lax.fori_loop(0, iterations, lambda _, v: unit(product(v)), unit(start))
-    return optax.tree.vdot(last, product(last))
+    last = jax.lax.fori_loop(
+        0, iterations, lambda _, v: unit(product(v)[0]), unit(start)
+    )
+    return optax.tree.vdot(last, product(last)[0])
 
 
 def shifted(weights: Any, shift: Any) -> Any:

@@ -68,7 +68,7 @@ def relaxed(
       reward_batch_size: S, images of one gradient.
       reward: name, or a function of the scores {"accuracy": mean metric, "loss"}; of
         the relaxed supernet, after the step more if there is one.
-      learning_rate: peak of a cosine with restarts.
+      learning_rate: peak of a cosine with restarts, by step (the authors' by epoch).
       min_learning_rate: its floor.
       restart_epochs: first period, in epochs of the train split.
       restart_factor: each period is this many times as long as the one before.

@@ -146,3 +146,11 @@ def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, seen)
 def test_stages_of_unknown_arguments_are_refused_before_the_first(tmp_path):
     with pytest.raises(UserError, match=r"stages\[1\] has no key 'cell'; did you mean"):
         toy_config(stages=({"cells": 1}, {"cell": 2}))
+
+
+def test_stages_that_would_drop_nothing_are_refused(tmp_path):
+    config = staged_config()
+    with config.unlocked():
+        config.strategy.stage_rounds = 4
+    with pytest.raises(UserError, match="stage_rounds is 4; each of train.stages .* 3"):
+        search(config, tmp_path)

@@ -54,7 +54,8 @@ def p_darts(
       stage_rounds: of each stage.
       rest_rounds: at its start, in which the logits stay.
       max_skips: most skips of what is derived; None for any number.
-      capped: the group to which that applies, "normal" in the paper; None for all.
+      capped: the group to which that applies, "normal" in the paper; None for all
+        together, as of a space of one cell.
       stage: which one, from 0, where each is a search of its own; None for all in one.
       kept: the choices that an earlier stage has left, by decision; None for all.
       steps_per_round: updates of a round.

@@ -105,6 +105,22 @@ def test_a_live_op_of_weight_0_has_a_gradient_and_a_dead_one_has_none(first):
     assert trial.gradient["op"][0, 2] == 0
 
 
+def test_gates_are_trained_as_their_path_alone_in_less_memory(first, quick_jit):
+    """The others' residuals have no room in the program."""
+    gates, state, data = proposal([0.0, 0.0, 1.0]), first.state, first.evaluator.data
+    path = gates._replace(relaxed=gates.relaxed | {"path": CONV})
+    key, steps = jax.random.key(1), []
+    for p in (gates, path):
+        lowered = first.improve.lower(key, state, data, p)
+        temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+        steps.append((temporary, first.improve(key, state, data, p)[0].params))
+    (masked, expected), (alone, found) = steps
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, found
+    )
+    assert alone < masked
+
+
 def loss_on(split, indices):
     """``(params, weights) -> float[]``, the loss on some images of a split."""
     images = jnp.float32((split.images[indices] / 255 - 0.5) / 0.3)

@@ -17,7 +17,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
     """The config; see `common` for the argument."""
     config = common.relaxed_on_digits()
-    config.space = ConfigDict({"name": "darts", "nodes": 2, "channels": 8, "cells": 3})
+    config.space = ConfigDict({"name": "darts", "nodes": 2, "channels": 4, "cells": 3})
     config.strategy = ConfigDict({"name": "darts", "learning_rate": 1e-2})
     config.evaluator.hessian_every = config.schedule.policy_steps
     smoke = {"evaluator": {"hessian_every": 2}}

@@ -187,13 +187,13 @@ def relaxed(
         }
         return net.step(state, grads, position), metrics
 
-    def validation_loss_fn(dropout_key, state, data, indices, live):
+    def validation_loss_fn(dropout_key, state, data, indices, architecture):
         """``(params, weights) -> (loss, scores)`` on some validation images."""
         mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
         _, batches = net.train.next(state.train)  # as of the step that comes next
 
         def validation_loss(params, weights):
-            choices = space.bind({"weights": weights, "live": live})
+            choices = space.bind(architecture | {"weights": weights})
             rngs = {"dropout": dropout_key}
             scores = net.measure(
                 lambda x: net.forward(params, choices, x, rngs, **options(batches)),
@@ -206,11 +206,10 @@ def relaxed(
         return validation_loss
 
     def relaxed_gradient(keys, state, data, validation_loss, architecture):
-        live = architecture["live"]
         loss_fn, _ = train_loss_fn(keys, state, data)
 
         def train_loss(params, weights):
-            return loss_fn(params, space.bind({"weights": weights, "live": live}))[0]
+            return loss_fn(params, space.bind(architecture | {"weights": weights}))[0]
 
         trace = optax.tree.get(state.opt_state, "trace")
         scores, gradient = architecture_gradient(
@@ -250,8 +249,7 @@ def relaxed(
         architecture = proposal.relaxed
         # The first three are the same whether there is a fourth or not.
         keys = jax.random.split(key, 4 if hessian_every else 3)
-        live = architecture["live"]
-        loss = validation_loss_fn(keys[0], state, data, indices, live)
+        loss = validation_loss_fn(keys[0], state, data, indices, architecture)
         rewards, gradient = relaxed_gradient(keys[1:3], state, data, loss, architecture)
         trial = Trial(proposal, rewards, jnp.ones(1, bool), gradient=gradient)
         if hessian_every:

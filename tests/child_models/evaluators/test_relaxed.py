@@ -119,6 +119,8 @@ def test_gates_are_trained_as_their_path_alone_in_less_memory(first, quick_jit):
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, found
     )
     assert alone < masked
+    trials = [first.evaluate(key, state, data, p)[1] for p in (gates, path)]
+    np.testing.assert_allclose(*(t.gradient["op"] for t in trials), rtol=1e-4)
 
 
 def loss_on(split, indices):

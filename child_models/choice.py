@@ -31,11 +31,14 @@ class Weighted(NamedTuple):
     """The relaxed binding of one choice among n.
 
     A dead branch neither runs nor gets a gradient; a live one of weight 0 runs and
-    gets its own.  Where all are live for good, None saves the conditionals.
+    gets its own.  Where all are live for good, None saves the conditionals.  Where the
+    weights are gates, 1 on a path and else 0, the path says so: its branch alone is
+    kept for the gradient, and the memory is that of one.
     """
 
     weight: jax.Array  # float[n]
     live: jax.Array | None  # bool[n]
+    path: jax.Array | None = None  # int32[], the live branch of weight 1
 
     @property
     def share(self) -> jax.Array:
@@ -168,8 +171,30 @@ class Choose(nn.Module):
 
         return [value(n, m) for n, m in zip(names, modules, strict=True)]
 
+    def _gated_sum(self, branches, choice, differentiable, other, shape, dtype):
+        """Of the branches beside the path only the gates' own gradients are taken."""
+
+        def dead(weight, other):
+            return jnp.zeros(shape, dtype)
+
+        out, _ = switch(branches, self.remat, choice.path, differentiable, other)
+        total = choice.weight[choice.path].astype(dtype) * out
+        for i, branch in enumerate(branches):
+
+            def alive(weight, other, branch=branch):
+                return weight.astype(dtype) * branch(*other)[0]
+
+            runs = (choice.mask[i] & (choice.path != i)).astype(jnp.int32)
+            rest = (jax.lax.stop_gradient(differentiable), other)
+            total = total + switch((dead, alive), True, runs, choice.weight[i], rest)
+        return total, None
+
     def _weighted_sum(self, branches, choice, differentiable, other, shape, dtype):
         stats = other[-1]
+        if choice.path is not None and stats is None:
+            return self._gated_sum(
+                branches, choice, differentiable, other, shape, dtype
+            )
 
         def dead(differentiable, other):
             return jnp.zeros(shape, dtype), other[-1] if keep else None
@@ -338,7 +363,8 @@ def bind_all(spec: DecisionSpec, decisions: Any) -> tuple[Choice, ...]:
       spec: of the space.
       decisions: T integers or NumPy int[T] for a fixed child, which are validated; JAX
         int32[T] for a sampled one; ``{"weights", "live"}``, each as `spec.relaxed`, for
-        the relaxed binding.  A "live" of None means all, for good.
+        the relaxed binding.  A "live" of None means all, for good; a "path" int32[T]
+        beside it the branches of gates that are 1.
 
     Returns:
       T choices: int, int32[], or `Weighted` over the decision's own choices.
@@ -352,9 +378,11 @@ def bind_all(spec: DecisionSpec, decisions: Any) -> tuple[Choice, ...]:
         return spec.validate(decisions)
     choices: list[Any] = [None] * spec.length
     weights, live = decisions["weights"], decisions["live"]
+    path = decisions.get("path")
     for group, members in spec.groups.items():
         for row, t in enumerate(members):
             n = spec.num_choices[t]
             alive = None if live is None else live[group][row, :n]
-            choices[t] = Weighted(weights[group][row, :n], alive)
+            active = None if path is None else path[t]
+            choices[t] = Weighted(weights[group][row, :n], alive, active)
     return tuple(choices)

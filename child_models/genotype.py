@@ -107,6 +107,7 @@ def _read_block(cell: str, number: int, block: Any) -> Block:
 # ---- DARTS's Genotype ---------------------------------------------------------------
 
 GENOTYPE_CELLS = ("normal", "reduce")
+_MOST_STATES = 1000  # of any cell, so that a range is no trap
 Pair = tuple[str, int]  # an op and the state that it is applied to
 
 
@@ -152,7 +153,8 @@ def write_genotype_json(genotype: Genotype) -> str:
 def read_genotype(text: str) -> Genotype:
     """Reads what `write_genotype` or `write_genotype_json` wrote, or DARTS itself.
 
-    Pairs may be nested by node.  Ops are as the text has them.
+    Pairs may be nested by node, and fields given in order, as in the authors' code.
+    Ops are as the text has them.
 
     Raises:
       ValueError: if the text is no genotype, if a cell has no two pairs a node, or if a
@@ -177,21 +179,27 @@ def read_genotype(text: str) -> Genotype:
 def _json_fields(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not a JSON genotype: {text[:80]!r}") from error
 
 
 def _fields(text: str) -> dict[str, Any]:
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        return {k.arg: _literal(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+        if call.func.id != "Genotype" or len(call.args) > len(Genotype._fields):
+            raise ValueError
+        fields = dict(zip(Genotype._fields, map(_literal, call.args), strict=False))
+        return fields | {k.arg: _literal(k.value) for k in call.keywords}
+    except (
+        *(SyntaxError, ValueError, AttributeError, TypeError),
+        *(RecursionError, MemoryError, OverflowError),
+    ) as error:
         raise ValueError(f"not a Genotype(...): {text[:80]!r}") from error
 
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
-        return list(range(*map(ast.literal_eval, node.args)))
+        return range(*map(ast.literal_eval, node.args))
     return ast.literal_eval(node)
 
 
@@ -200,7 +208,7 @@ def _pairs(name: str, cell: Any) -> tuple[Pair, ...]:
     try:
         if cell and not isinstance(cell[0][0], str):
             cell = list(itertools.chain.from_iterable(cell))
-        pairs = tuple((str(op), int(state)) for op, state in cell)
+        pairs = tuple((str(op), _state(state)) for op, state in cell)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise ValueError(
             f"cell {name!r} of the Genotype must list pairs (op, state)"
@@ -226,6 +234,15 @@ def _concat(name: str, states: Any) -> tuple[int, ...] | None:
     if states is None:
         return None
     try:
-        return tuple(int(state) for state in states)
-    except (TypeError, ValueError) as error:
+        if len(states) > _MOST_STATES:
+            raise ValueError
+        return tuple(_state(state) for state in states)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} of the Genotype must list states") from error
+
+
+def _state(value: Any) -> int:
+    """An integer, not what may be taken for one."""
+    if type(value) is not int:
+        raise TypeError
+    return value

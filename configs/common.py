@@ -127,6 +127,18 @@ def relaxed_on_digits() -> ConfigDict:
     return config
 
 
+# Of a cell of NAS-Bench-201, as in the benchmark (Dong & Yang 2020), but for the cells.
+NASBENCH201_RETRAIN = {
+    "epochs": 200,
+    "batch_size": 256,
+    "learning_rate": 0.1,
+    "weight_decay": 5e-4,
+    "clip_norm": None,
+    "pad": 4,
+    "flip": True,
+}
+
+
 def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:
     """Applies the argument of a config.
 

@@ -42,14 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.derive.n = 1  # what the weights derive to
     config.train.rounds = 20
     config.retrain.update(
-        space={"channels": 16, "cells": 5},
-        epochs=200,
-        batch_size=256,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        clip_norm=None,
-        pad=4,
-        flip=True,
+        space={"channels": 16, "cells": 5}, **common.NASBENCH201_RETRAIN
     )
     smoke = {"space": {"channels": 4, "cells": 1}}
     return common.vary(config, arg, smoke)

@@ -46,15 +46,6 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.derive.n = 100
     config.train.rounds = 50
-    config.retrain.update(
-        space={"cells": 5},
-        epochs=200,
-        batch_size=256,
-        learning_rate=0.1,
-        weight_decay=5e-4,
-        clip_norm=None,
-        pad=4,
-        flip=True,
-    )
+    config.retrain.update(space={"cells": 5}, **common.NASBENCH201_RETRAIN)
     smoke = {"space": {"channels": 4, "cells": 1}}
     return common.vary(config, arg, smoke)

@@ -4,8 +4,9 @@
     python -m launch.retrain --workdir=runs/proxy
 
 Cai et al. 2019, https://arxiv.org/abs/1812.00332: one path is trained at a time, two
-are compared every fifth step, at the settings of the authors' ImageNet search.  The
-paper's own space on CIFAR-10 is another one, trees in a PyramidNet.
+are compared every fifth step.  The architecture's settings are those of the authors'
+ImageNet search, those of the weights DARTS's; the paper's own space on CIFAR-10 is
+another one, trees in a PyramidNet.
 Hours: unknown for the search on one GPU; not measured here.
 Expected: not published for this space; 2.08 % test error, 5.7 M parameters in its own.
 """

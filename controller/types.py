@@ -22,7 +22,9 @@ class Proposal(NamedTuple):
 
     decisions: jax.Array  # int32[n, T]; graphs are filled up with -1
     log_prob: jax.Array  # float32[n], of the policy that proposed; 0 where none
-    # {"weights": like spec.relaxed, "live": the same, bool; None for all, for good}
+    # {"weights": like spec.relaxed, "live": the same, bool; None for all, for good};
+    # and "path": int32[T], the active op of each decision, where weights are gates: of
+    # each row one is 1 and the others 0
     relaxed: Any = None
     parent: jax.Array | None = None  # int32[n]: trial to inherit weights from, or -1;
     # trials are numbered from 0 in the order in which the strategy learns of them
@@ -36,6 +38,9 @@ class Trial(NamedTuple):
     valid: jax.Array  # bool[n]; strategies ignore the others
     cost: jax.Array | None = None  # float32[n, K]
     gradient: Any = None  # d loss / d relaxed weights
+    # float32[]: dominant eigenvalue of the loss's Hessian in the logits of relaxed
+    # weights; NaN where it was not measured
+    curvature: jax.Array | None = None
     value: jax.Array | None = None  # float32[n], to be reported; NaN where unknown
     reason: Any = None  # object[n], why each is not valid; not of compiled evaluators
 

@@ -219,7 +219,7 @@ def _guess_json(text: str) -> dict[str, dict[str, Any]]:
         return {}
     if "layers" in content:
         return {"large_scale": {}}
-    if isinstance(content.get("normal"), list) and "normal_concat" in content:
+    if _is_genotype(content):
         return _guess_genotype(text)
     for cell in ("cell", "normal"):
         if isinstance(blocks := content.get(cell), list):
@@ -233,6 +233,15 @@ def _guess_json(text: str) -> dict[str, dict[str, Any]]:
     names = (re.fullmatch(r"normal/\d+/op_left", name) for name in content)
     nodes = sum(name is not None for name in names)
     return {"enas_micro": {"nodes": nodes}} if nodes else {}
+
+
+def _is_genotype(content: Mapping[str, Any]) -> bool:
+    """Whether cells list (op, state) pairs, and not blocks of two of them."""
+    normal = content.get("normal")
+    if not isinstance(normal, list) or not normal:
+        return False
+    is_pair = isinstance(normal[0], list) and [*map(type, normal[0])] == [str, int]
+    return is_pair or "normal_concat" in content
 
 
 def _by_length(count: int) -> dict[str, dict[str, int]]:

@@ -138,6 +138,8 @@ def describe(record: dict[str, Any], best: float | None, left: float) -> str:
         entropy, changes = record["alpha_entropy"], record["changes"]
         parts.append(f"alpha entropy {entropy:.2f}  skips {record['skips']:.0f}")
         parts.append(f"changes {changes:.0f}")
+        if record.get("hessian") is not None:
+            parts.append(f"hessian {record['hessian']:.3g}")
     elif record["distinct"] is not None:
         parts.append(f"distinct {record['distinct']:.0%}")
     if record["child_loss"] is not None:

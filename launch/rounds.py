@@ -15,10 +15,17 @@ import numpy as np
 from controller.graph_spec import trim
 from controller.loop import Log, Schedule
 from controller.spec import DecisionSpec
+from controller.strategies.differentiable.named import (
+    ABSENT,
+    SKIPS,
+    choice_of_absence,
+)
 from launch.store import Row
 
 MOST_SKIPS = 0.5  # of the ops that relaxed weights derive to
-IDLE_OPS = frozenset({"none", "skip_connect", "identity", "zero"})
+IDLE_OPS = frozenset({*SKIPS, *ABSENT})
+MOST_OF_ONE = 0.95  # of all ops, that one op may be
+FEWEST_OPS = 4  # of an architecture, of which that would be no chance
 
 Record = dict[str, Any]
 """What a round did.
@@ -30,10 +37,12 @@ baseline, entropy: the policy's, at the end and on average (nats an architecture
 alpha_entropy: of relaxed weights at the end (nats), mean over rows; as all of these,
     None where a strategy is not relaxed
 row_entropy: the same of each row
+hessian: dominant eigenvalue of the validation loss's Hessian in the logits of relaxed
+    weights, the last one measured; None where none was
 skips, changes: skip connections of the derived architecture at the end, and how often
     one of its decisions changed
 derived_skip_share: share of them among its ops, on average
-op_histogram: share of each op among the decisions of group "op"
+op_histogram: share of each op, see the function of that name
 skip_share: share of "yes" among skip decisions; None where the space has none
 child_loss, child_accuracy: means over the child steps, on training batches
 seconds, steps_per_second: of the compiled calls, compilation apart
@@ -162,6 +171,7 @@ def _relaxed(policy: Mapping[str, list[float]]) -> dict[str, Any]:
     return {
         **last,
         "row_entropy": rows or None,
+        "hessian": next(filter(math.isfinite, policy.get("hessian", [])[::-1]), None),
         "derived_skip_share": _mean(policy.get("skip_share", [])),
         "changes": math.fsum(policy["changes"]) if "changes" in policy else None,
     }
@@ -184,22 +194,42 @@ def decisions_of(text: str) -> tuple[int, ...]:
 def op_histogram(
     spec: DecisionSpec, decisions: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """Share of each op among the decisions of group "op"; empty without decisions."""
-    members = spec.groups.get("op", ())
+    """Share of each op among those that were chosen; empty where none was.
+
+    Ops are decisions of group "op", and others that may take one of `IDLE_OPS`, as the
+    edges of DARTS's two cells.  Where a rule says how many edges are absent, an absent
+    one is no op.
+    """
+    members = _op_decisions(spec)
     counts = collections.Counter(
         spec.decisions[t].choices[row[t]] for row in decisions for t in members
     )
-    names = dict.fromkeys(name for t in members for name in spec.decisions[t].choices)
-    total = counts.total()
+    names = dict.fromkeys(name for t in members for name in _ops(spec, t))
+    total = sum(counts[name] for name in names)
     return {name: counts[name] / total for name in names} if total else {}
+
+
+def _op_decisions(spec: DecisionSpec) -> list[int]:
+    return [
+        t
+        for t, decision in enumerate(spec.decisions)
+        if decision.group == "op" or IDLE_OPS.intersection(decision.choices)
+    ]
+
+
+def _ops(spec: DecisionSpec, t: int) -> list[str]:
+    """The choices of a decision that the histogram counts."""
+    absent = choice_of_absence(spec)
+    return [name for i, name in enumerate(spec.decisions[t].choices) if i != absent]
 
 
 def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     """Whether the policy of a round has collapsed.
 
     It has where its entropy is below 2 % of the uniform policy's, where nearly all
-    samples are equal, or where ops that compute nothing (or skips) take over.  Relaxed
-    weights have where most ops of the architecture that they derive to are skips.
+    samples are equal, where ops that compute nothing (or skips) take over, or where
+    nearly all ops are the same one.  Of relaxed weights the architecture that they
+    derive to counts; more than half of its ops as skips are too many.
 
     Args:
       spec: of the space.
@@ -211,19 +241,22 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     """
     if record["warm_up"] or not record["scored"]:
         return None
+    idle = sum(record["op_histogram"].get(name, 0.0) for name in IDLE_OPS)
+    much_idle = idle > max(0.7, (1 + _uniform_idle(spec)) / 2)
     if record.get("alpha_entropy") is not None:
-        return _skips_take_over(record)
+        return _relaxed_collapse(spec, record, idle if much_idle else None)
     if record["entropy"] is None:
         return None
     uniform = sum(math.log(n) for n in spec.num_choices)
     entropy, distinct = record["entropy"], record["distinct"]
     possible = min(record["scored"], spec.size())
     different = round(distinct * record["scored"])
-    idle = sum(record["op_histogram"].get(name, 0.0) for name in IDLE_OPS)
     weights = "lengthen schedule.warmup_rounds or raise schedule.uniform"
     policy = "raise strategy.entropy_weight or lower strategy.learning_rate"
-    if idle > max(0.7, (1 + _uniform_idle(spec)) / 2):
+    if much_idle:
         reason, advice = f"{idle:.0%} of all ops are skips or none", weights
+    elif one_op := _one_op(spec, record, f"{weights}; {policy}"):
+        return one_op
     elif (record["skip_share"] or 0.0) > 0.95:
         reason = f"{record['skip_share']:.0%} of all skip connections are taken"
         advice = "raise strategy.skip_weight"
@@ -238,20 +271,39 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     return {"round": record["round"], "reason": reason, "advice": advice}
 
 
-def _skips_take_over(record: Record) -> dict[str, Any] | None:
-    share = record["derived_skip_share"]
-    if share <= MOST_SKIPS:
+def _relaxed_collapse(
+    spec: DecisionSpec, record: Record, idle: float | None
+) -> dict[str, Any] | None:
+    """That of what relaxed weights derive to; `idle` is its idle share if too large."""
+    skips = record["derived_skip_share"]
+    early = "stop early (fewer train.rounds)"
+    if skips > MOST_SKIPS:
+        reason = f"{skips:.0%} of the derived ops are skips"
+    elif idle is not None:
+        reason = f"{idle:.0%} of the derived ops are skips or none"
+    else:
+        advice = f"lengthen schedule.warmup_rounds, or {early}"
+        return _one_op(spec, record, advice)
+    advice = (
+        "cap skips, and forbid none, as P-DARTS does (strategy.name=p_darts, "
+        f"max_skips), or {early}"
+    )
+    return {"round": record["round"], "reason": reason, "advice": advice}
+
+
+def _one_op(spec: DecisionSpec, record: Record, advice: str) -> dict[str, Any] | None:
+    """A collapse to one op, whatever it computes."""
+    shares = record["op_histogram"]
+    op = max(shares, key=shares.get, default=None)
+    few = len(_op_decisions(spec)) < FEWEST_OPS or len(shares) < 2
+    if op is None or few or shares[op] <= MOST_OF_ONE:
         return None
-    return {
-        "round": record["round"],
-        "reason": f"{share:.0%} of the derived ops are skips",
-        "advice": "cap them as P-DARTS does (strategy.name=p_darts, max_skips), or "
-        "stop early (fewer train.rounds)",
-    }
+    reason = f"{shares[op]:.0%} of all ops are {op}"
+    return {"round": record["round"], "reason": reason, "advice": advice}
 
 
 def _uniform_idle(spec: DecisionSpec) -> float:
-    choices = [spec.decisions[t].choices for t in spec.groups.get("op", ())]
+    choices = [_ops(spec, t) for t in _op_decisions(spec)]
     shares = [len(IDLE_OPS.intersection(names)) / len(names) for names in choices]
     return _mean(shares) or 0.0
 

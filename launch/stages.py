@@ -15,6 +15,7 @@ from controller.loop import SearchState
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import RelaxedState
 from launch import distributed
+from launch.command import UserError
 
 Kept = dict[str, list[str]]  # names of choices by name of the decision
 
@@ -33,7 +34,12 @@ def search_stages(
 
     Returns:
       the result of the last stage.
+
+    Raises:
+      UserError: before the first, where a stage of the strategy ends in another round
+        than its search.
     """
+    _check_rounds(config)
     count, kept, result = len(config.train.stages), None, {}
     for stage in range(count):
         if distributed.is_main():
@@ -43,6 +49,19 @@ def search_stages(
         result = search(stage_config(config, stage, kept), folder)
         kept = result["diagnostics"]["kept"]
     return result
+
+
+def _check_rounds(config: ConfigDict) -> None:
+    if "stage_rounds" not in config.strategy:
+        return
+    rounds = config.train.rounds - config.schedule.warmup_rounds
+    if rounds != config.strategy.stage_rounds:
+        raise UserError(
+            f"config.strategy.stage_rounds is {config.strategy.stage_rounds}; each of "
+            f"train.stages learns in {rounds} rounds, train.rounds less "
+            "schedule.warmup_rounds; both must be equal, for its ops are dropped after "
+            "the last"
+        )
 
 
 def stage_config(config: ConfigDict, stage: int, kept: Kept | None) -> ConfigDict:

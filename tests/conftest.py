@@ -1,10 +1,12 @@
 """Settings of JAX for all tests, and fixtures that more than one of them uses."""
 
 import functools
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 # Read by JAX and matplotlib when they are imported, and by programs that tests start.
@@ -74,3 +76,38 @@ def quick_jit():
         "xla_llvm_disable_expensive_passes": True,
     }
     return functools.partial(jax.jit, compiler_options=options)
+
+
+@pytest.fixture(scope="session")
+def comparable():
+    """``(workdir) -> (result, trials, round records)``, wall times aside."""
+    from launch.store import find_trials, read_rounds
+
+    def read(workdir):
+        result = json.loads((workdir / "result.json").read_text())
+        del result["budget"]["seconds"], result["diagnostics"], result["config_sha256"]
+        records = read_rounds(workdir)
+        for record in records:
+            del record["seconds"], record["steps_per_second"]
+        return result, find_trials(workdir), records
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def toy_search():
+    """``(config, spec, strategy, evaluator) -> Search``, as `build` returns it.
+
+    The config's schedule holds; space and evaluator may be toys.
+    """
+    from controller.loop import make_loop, schedule
+    from launch.build import Search
+
+    def built(config, spec, strategy, evaluator):
+        phases = schedule(rounds=config.train.rounds, **config.schedule.to_dict())
+        parts = (spec, strategy, evaluator, phases)
+        loop = make_loop(*parts, max_ticks=8, history=4)
+        space = types.SimpleNamespace(spec=spec)
+        return Search(config, None, space, None, strategy, evaluator, phases, loop)
+
+    return built

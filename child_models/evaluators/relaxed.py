@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from child_models.curvature import dominant_eigenvalue, shifted
 from child_models.evaluators.supernet import Scores, check_known, supernet
 from child_models.hypergradient import HYPERGRADIENTS, architecture_gradient
 from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
@@ -47,6 +48,8 @@ def relaxed(
     clip_norm: float | None = 5.0,
     unsampled: str = "decay",
     skip_dropout_rest: int | None = None,
+    hessian_every: int = 0,
+    hessian_iterations: int = 16,
     pad: int = 0,
     flip: bool = False,
     cutout: int = 0,
@@ -65,7 +68,7 @@ def relaxed(
       reward_batch_size: S, images of one gradient.
       reward: name, or a function of the scores {"accuracy": mean metric, "loss"}; of
         the relaxed supernet, after the step more if there is one.
-      learning_rate: peak of a cosine with restarts.
+      learning_rate: peak of a cosine with restarts, by step (the authors' by epoch).
       min_learning_rate: its floor.
       restart_epochs: first period, in epochs of the train split.
       restart_factor: each period is this many times as long as the one before.
@@ -77,6 +80,12 @@ def relaxed(
       skip_dropout_rest: lets the space's dropout after skips decay within
         `restart_epochs`, see `skip_dropout_factor`, of which the first so many do not
         learn the architecture; None for a rate that stays.
+      hessian_every: evaluations from one to the next in which the dominant eigenvalue
+        of the validation loss's Hessian is measured, see `child_models.curvature`, on
+        the images and at the shared weights of that evaluation; 0 for never.  A
+        schedule's policy_steps make it the last of each round.  It changes nothing
+        else.  Gates of 0 and 1 (ProxylessNAS) have no such curvature: it is 0.
+      hessian_iterations: of power iteration, each a product with the Hessian.
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
@@ -87,8 +96,8 @@ def relaxed(
 
     Raises:
       ValueError: on a space without the relaxed binding, an unknown name, or a batch
-        larger than its split or not a multiple of the devices; on a decay of skip
-        dropout in a space that has none.
+        larger than its split or not a multiple of the devices; on a number out of its
+        range; on a decay of skip dropout in a space that has none.
     """
     if "relaxed" not in space.bindings:
         raise ValueError(
@@ -96,6 +105,12 @@ def relaxed(
             f"{', '.join(sorted(space.bindings))}"
         )
     check_known("hypergradient", hypergradient, HYPERGRADIENTS)
+    for name, value, low in (
+        ("hessian_every", hessian_every, 0),
+        ("hessian_iterations", hessian_iterations, 1),
+    ):
+        if value < low:
+            raise ValueError(f"evaluator.{name} is {value}; it must be {low} or more")
     period = max(1, restart_epochs * (len(dataset.train.labels) // batch_size))
     rate = cosine_restarts(learning_rate, min_learning_rate, period, restart_factor)
     optimizer = sgd(
@@ -128,13 +143,11 @@ def relaxed(
     if skip_dropout_rest is not None:
         _check_skip_dropout(net.module, skip_dropout_rest, restart_epochs)
 
-    def options(state):
-        """Of the search form, in training."""
+    def options(batches):
+        """Of the search form in training, where the train batches stand."""
         if skip_dropout_rest is None:
             return {}
-        factor = skip_dropout_factor(
-            state.train.epoch, restart_epochs, skip_dropout_rest
-        )
+        factor = skip_dropout_factor(batches.epoch, restart_epochs, skip_dropout_rest)
         return {"skip_dropout": factor * net.module.skip_dropout}
 
     def train_loss_fn(keys, state, data):
@@ -143,20 +156,28 @@ def relaxed(
         indices, position = net.train.next(state.train)
         images, labels = net.train_batch(net.place, augment_key, data["train"], indices)
 
-        def loss(params, architecture):
-            rngs, choices = {"dropout": dropout_key}, space.bind(architecture)
-            logits = net.forward(params, choices, images, rngs, **options(state))
+        def loss(params, choices):
+            rngs = {"dropout": dropout_key}
+            logits = net.forward(params, choices, images, rngs, **options(position))
             return task.loss(logits, labels).mean(), task.metric(logits, labels).mean()
 
         return loss, position
 
+    def trained(proposal):
+        """The choices of a training step: of gates one path, in the memory of one."""
+        relaxed = proposal.relaxed
+        if relaxed is None:
+            relaxed = one_architecture(space.spec, proposal.decisions[0])
+        elif "path" in relaxed and "sampled" in space.bindings:
+            return space.bind(relaxed["path"])
+        return space.bind(_running(relaxed))
+
     def improve(key, state, data, propose):
         propose_key, *keys = jax.random.split(key, 3)
         proposal = propose(propose_key, 1)
-        architecture = _running(_architecture(space.spec, proposal))
         loss_fn, position = train_loss_fn(keys, state, data)
         (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, architecture
+            state.params, trained(proposal)
         )
         grads = net.place.copy(grads)
         metrics = {
@@ -166,25 +187,29 @@ def relaxed(
         }
         return net.step(state, grads, position), metrics
 
-    def relaxed_gradient(keys, state, data, indices, architecture):
-        dropout_key, *train_keys = keys
-        live = architecture["live"]
+    def validation_loss_fn(dropout_key, state, data, indices, architecture):
+        """``(params, weights) -> (loss, scores)`` on some validation images."""
         mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
-        loss_fn, _ = train_loss_fn(train_keys, state, data)
-
-        def train_loss(params, weights):
-            return loss_fn(params, {"weights": weights, "live": live})[0]
+        _, batches = net.train.next(state.train)  # as of the step that comes next
 
         def validation_loss(params, weights):
-            choices = space.bind({"weights": weights, "live": live})
+            choices = space.bind(architecture | {"weights": weights})
             rngs = {"dropout": dropout_key}
             scores = net.measure(
-                lambda x: net.forward(params, choices, x, rngs, **options(state)),
+                lambda x: net.forward(params, choices, x, rngs, **options(batches)),
                 data,
                 indices,
                 mean,
             )
             return scores["loss"], scores
+
+        return validation_loss
+
+    def relaxed_gradient(keys, state, data, validation_loss, architecture):
+        loss_fn, _ = train_loss_fn(keys, state, data)
+
+        def train_loss(params, weights):
+            return loss_fn(params, space.bind(architecture | {"weights": weights}))[0]
 
         trace = optax.tree.get(state.opt_state, "trace")
         scores, gradient = architecture_gradient(
@@ -202,25 +227,49 @@ def relaxed(
         reward = nan_unless_finite(net.reward_of(scores), gradient)
         return reward[None], gradient
 
+    def curvature(key, state, loss, weights):
+        """The dominant eigenvalue where it is due, else NaN."""
+        at = state.validation
+        done = at.epoch * net.validation.per_epoch + at.position // reward_batch_size
+
+        def measured():
+            point = jax.tree.map(jnp.zeros_like, weights)
+            value = dominant_eigenvalue(
+                key,
+                lambda shift: loss(state.params, shifted(weights, shift))[0],
+                point,
+                hessian_iterations,
+            )
+            return net.place.copy(value)
+
+        due = done % hessian_every == 0
+        return jax.lax.cond(due, measured, lambda: jnp.float32(jnp.nan))
+
+    def evaluate_relaxed(key, state, data, indices, proposal):
+        architecture = proposal.relaxed
+        # The first three are the same whether there is a fourth or not.
+        keys = jax.random.split(key, 4 if hessian_every else 3)
+        loss = validation_loss_fn(keys[0], state, data, indices, architecture)
+        rewards, gradient = relaxed_gradient(keys[1:3], state, data, loss, architecture)
+        trial = Trial(proposal, rewards, jnp.ones(1, bool), gradient=gradient)
+        if hessian_every:
+            value = curvature(keys[3], state, loss, architecture["weights"])
+            trial = trial._replace(curvature=value)
+        return trial
+
     def evaluate(key, state, data, proposal):
         indices, position = net.validation.next(state.validation)
         state = state.replace(validation=position)
         if proposal.relaxed is not None:
-            keys = jax.random.split(key, 3)
-            rewards, gradient = relaxed_gradient(
-                keys, state, data, indices, proposal.relaxed
-            )
-        else:
-            mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
-            gradient = None
-            rewards = jax.lax.map(
-                lambda row: net.reward_of(
-                    net.measure(logits_of(state, row), data, indices, mean)
-                ),
-                proposal.decisions,
-            )
-        valid = jnp.ones(len(rewards), bool)
-        return state, Trial(proposal, rewards, valid, gradient=gradient)
+            return state, evaluate_relaxed(key, state, data, indices, proposal)
+        mean = jnp.full(reward_batch_size, 1 / reward_batch_size)
+        rewards = jax.lax.map(
+            lambda row: net.reward_of(
+                net.measure(logits_of(state, row), data, indices, mean)
+            ),
+            proposal.decisions,
+        )
+        return state, Trial(proposal, rewards, jnp.ones(len(rewards), bool))
 
     def logits_of(state, decisions):
         return lambda images: net.forward(state.params, bind_one(decisions), images)
@@ -247,12 +296,6 @@ def one_architecture(spec: DecisionSpec, decisions: jax.Array) -> dict[str, Any]
     """The relaxed ``{"weights", "live"}`` of one architecture: only its ops run."""
     weights = spec.one_hot(decisions)
     return {"weights": weights, "live": jax.tree.map(lambda w: w > 0, weights)}
-
-
-def _architecture(spec, proposal):
-    if proposal.relaxed is not None:
-        return proposal.relaxed
-    return one_architecture(spec, proposal.decisions[0])
 
 
 def _running(architecture):

@@ -75,6 +75,11 @@ def darts(
             raise ValueError(f"darts: {name} is {value}; it must be at least 1")
     if stem not in STEMS:
         raise ValueError(f"darts: stem is {stem!r}; it must be one of {STEMS}")
+    if stem == "imagenet" and channels < 2:
+        raise ValueError(
+            f"darts: channels is {channels}; the stem of ImageNet has half of them, so"
+            " that it must be at least 2"
+        )
     if partial_channels < 1 or channels % partial_channels:
         raise ValueError(
             f"darts: partial_channels is {partial_channels}; it must divide the"

@@ -154,8 +154,8 @@ class FinalCell(nn.Module):
         return drop_paths(x, probability, self.make_rng("dropout"))
 
 
-class FinalNetwork(nn.Module):
-    """Stem, cells with two reductions among them, classifier, auxiliary head.
+class Network(nn.Module):
+    """What both forms have: a stem, cells with two reductions among them, a classifier.
 
     Attributes:
       classes: number of classes.
@@ -165,7 +165,6 @@ class FinalNetwork(nn.Module):
       stem_multiplier: see `Stem`.
       ops: names behind the ops' numbers.
       normal_concat, reduce_concat: states that the cells return.
-      aux_head: whether there is an auxiliary head; its logits are sown in training.
       dtype: of the computation; parameters and logits are float32.
     """
 
@@ -177,8 +176,27 @@ class FinalNetwork(nn.Module):
     ops: tuple[str, ...]
     normal_concat: Sequence[int]
     reduce_concat: Sequence[int]
+    dtype: Any
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layer of each cell."""
+        return layout(self.cells, self.channels, self.stem)
+
+    @property
+    def concats(self) -> dict[str, Sequence[int]]:
+        """By cell, the states that it returns."""
+        return {"normal": self.normal_concat, "reduce": self.reduce_concat}
+
+
+class FinalNetwork(Network):
+    """The network of a fixed child.
+
+    Attributes:
+      aux_head: whether there is an auxiliary head; its logits are sown in training.
+    """
+
     aux_head: bool = False
-    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -204,9 +222,8 @@ class FinalNetwork(nn.Module):
             raise ValueError("the final form of darts takes fixed decisions only")
         stem = Stem(self.stem, self.channels, self.stem_multiplier, train, self.dtype)
         s0, s1 = stem(x)
-        concats = {"normal": self.normal_concat, "reduce": self.reduce_concat}
-        for i, layer in enumerate(layout(self.cells, self.channels, self.stem)):
-            concat = concats[layer.cell]
+        for i, layer in enumerate(self.layers):
+            concat = self.concats[layer.cell]
             cell = FinalCell(
                 layer, self.ops, concat, train, self.dtype, name=f"cell_{i}"
             )

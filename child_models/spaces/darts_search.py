@@ -25,7 +25,13 @@ from child_models.choice import Choice, Weighted, add_at, choose, read
 from child_models.genotype import Block
 from child_models.ops.drop_path import dropout
 from child_models.ops.pooling import halve
-from child_models.spaces.darts_final import Layer, Stem, classify, layout, preprocess
+from child_models.spaces.darts_final import (
+    Layer,
+    Network,
+    Stem,
+    classify,
+    preprocess,
+)
 from child_models.spaces.darts_ops import NONE, SKIP, operation
 from child_models.spaces.darts_spec import edges, is_fixed_cell
 from child_models.spaces.repeated import repeat, stack
@@ -226,8 +232,8 @@ def cell_runs(
     return [(shape[0], len([*run])) for shape, run in itertools.groupby(shapes)]
 
 
-class SearchNetwork(nn.Module):
-    """The network of shared weights; attributes as of `darts_final.FinalNetwork`.
+class SearchNetwork(Network):
+    """The network of shared weights.
 
     Attributes:
       nodes: of a cell.
@@ -236,19 +242,10 @@ class SearchNetwork(nn.Module):
       affine: whether batch norm in the cells has a scale and a bias.
     """
 
-    classes: int
-    channels: int
-    cells: int
-    stem: str
-    stem_multiplier: int
-    ops: tuple[str, ...]
-    normal_concat: Sequence[int]
-    reduce_concat: Sequence[int]
     nodes: int
     partial_channels: int = 1
     skip_dropout: float = 0.0
     affine: bool = False
-    dtype: Any = None
 
     @nn.compact
     def __call__(
@@ -280,10 +277,8 @@ class SearchNetwork(nn.Module):
             *(self.nodes, self.ops, self.partial_channels),
             *(train, self.affine, self.dtype),
         )
-        concats = {"normal": self.normal_concat, "reduce": self.reduce_concat}
-        layers = layout(self.cells, self.channels, self.stem)
-        widths = [state.shape[-1] for state in carry[:2]]
-        for i, (layer, count) in enumerate(cell_runs(layers, widths, concats)):
+        concats, widths = self.concats, [state.shape[-1] for state in carry[:2]]
+        for i, (layer, count) in enumerate(cell_runs(self.layers, widths, concats)):
             ops = choices[layer.cell]
             if is_fixed_cell(ops):
                 ops = edge_ops(ops, self.nodes, self.ops.index(NONE))

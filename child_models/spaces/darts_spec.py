@@ -85,6 +85,49 @@ class TwoInputs(Rule):
             first += fan
         return jnp.concatenate(chosen).astype(jnp.int32)
 
+    def mode(self, spec: DecisionSpec, log_probs: Any) -> jax.Array:
+        """int32[T]: the vector of the highest probability, exactly.
+
+        What an edge may take depends on how many of its node's are present before it,
+        so that one best prefix for each such number is all there is to remember.
+
+        Args:
+          spec: of the space.
+          log_probs: ``(prefix int32[T], t) -> float[V]``, -inf where it is illegal;
+            of decisions about other nodes it reads nothing.
+        """
+        counts, ends = INPUTS + 1, np.cumsum(_fans(spec)) - 1
+        last = np.zeros(spec.length, bool)
+        last[ends] = True
+
+        def step(carry, inputs):
+            (scores, prefixes), (t, is_last) = carry, inputs
+            rows = jax.vmap(log_probs, (0, None))(prefixes, t)
+            rows = jnp.where(jnp.isfinite(scores)[:, None], rows, -jnp.inf)
+            absent = scores + rows[:, self.none]
+            rows = rows.at[:, self.none].set(-jnp.inf)
+            present = jnp.roll(scores + rows.max(axis=1), 1).at[0].set(-jnp.inf)
+            taken = (
+                jnp.roll(prefixes, 1, axis=0)
+                .at[:, t]
+                .set(jnp.roll(jnp.argmax(rows, axis=1), 1))
+            )
+            more = present > absent
+            scores = jnp.where(more, present, absent)
+            left_out = prefixes.at[:, t].set(self.none)
+            prefixes = jnp.where(more[:, None], taken, left_out)
+            # The next node begins with what is best of this one.
+            fresh = jnp.full(counts, -jnp.inf).at[0].set(scores[INPUTS])
+            whole = jnp.broadcast_to(prefixes[INPUTS][None], prefixes.shape)
+            scores = jnp.where(is_last, fresh, scores)
+            return (scores, jnp.where(is_last, whole, prefixes)), None
+
+        scores = jnp.full(counts, -jnp.inf).at[0].set(0.0)
+        prefixes = jnp.zeros((counts, spec.length), jnp.int32)
+        steps = (jnp.arange(spec.length), jnp.asarray(last))
+        (_, prefixes), _ = jax.lax.scan(step, (scores, prefixes), steps)
+        return prefixes[0]
+
     def _progress(self, spec, prefix, t):
         """Present edges of decision t's node before it; its edges from t on."""
         nodes = np.array([d.node for d in spec.decisions])

@@ -126,7 +126,10 @@ def mobile(
     """
     ops = (ops,) if isinstance(ops, str) else tuple(ops)
     if not ops or len(set(ops)) < len(ops):
-        raise ValueError(f"mobile: ops are {', '.join(ops)}; they must be different")
+        raise ValueError(
+            f"mobile: ops are {', '.join(ops) or 'none given'}; one at least is needed,"
+            f" and all must be different, as {', '.join(OPS)}"
+        )
     for op in ops:
         parse_op(op)
     stages = {"widths": widths, "blocks": blocks, "strides": strides}

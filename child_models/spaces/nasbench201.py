@@ -307,6 +307,11 @@ def nasbench201(
             f"nasbench201: ops are {', '.join(ops) or 'none given'}; they must be "
             f"different ones of: {', '.join(OPS)}"
         )
+    if ops == ("none",):
+        raise ValueError(
+            "nasbench201: ops are none; one at least must be another of: "
+            f"{', '.join(OPS)}"
+        )
     spec = _cell_spec(nodes, ops)
     sizes |= {"ops": ops, "remat": remat, "dtype": jnp.dtype(dtype)}
     forms = {

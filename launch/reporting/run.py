@@ -29,6 +29,7 @@ CURVES = {
     "child_loss": "child loss",
     "child_accuracy": "child accuracy",
     "distinct": "share of different architectures",
+    "hessian": "dominant Hessian eigenvalue of the validation loss",
 }
 
 

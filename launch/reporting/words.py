@@ -62,7 +62,7 @@ def _policy(run: Run) -> list[tuple[str, str]]:
     fallen = next((c for r in run.rounds if (c := collapse(spec, r))), None)
     if fallen is not None:
         sentence = (
-            f"The policy collapsed in round {fallen['round'] + 1}: {fallen['reason']}. "
+            f"The search collapsed in round {fallen['round'] + 1}: {fallen['reason']}. "
             f"To avoid it: {fallen['advice']}."
         )
         said.append(("bad", sentence))
@@ -72,7 +72,22 @@ def _policy(run: Run) -> list[tuple[str, str]]:
         sentence = f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
         kind = "note" if fallen is not None else "good"
         said.append((kind, sentence))
-    return [*said, *_shifts(learnt)]
+    return [*said, *_shifts(learnt), *_relaxed(run.rounds)]
+
+
+def _relaxed(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How the weights of a relaxed supernet, and the loss's curvature, went."""
+    said = []
+    for name, what, unit in (
+        ("alpha_entropy", "The entropy of the relaxed weights", " nats a decision"),
+        ("hessian", "The dominant Hessian eigenvalue of the validation loss", ""),
+    ):
+        values = [r[name] for r in rounds if r.get(name) is not None]
+        if values:
+            went = f"from {values[0]:.3g} to {values[-1]:.3g}{unit}"
+            word = "fell" if values[-1] < values[0] else "rose"
+            said.append(("note", f"{what} {word} {went}."))
+    return said
 
 
 def _shifts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from child_models.choice import (
     pick,
 )
 from child_models.conditional import switch
+from child_models.ops.layers import ReLUConvBN
 from child_models.ops.normalization import BatchNorm
 from child_models.shared_params import extract, indexed_param
 from controller.spec import Decision, DecisionSpec
@@ -279,6 +280,41 @@ def test_no_gradient_reaches_a_live_branch_of_weight_zero_but_its_weight_learns(
     np.testing.assert_allclose(by_weight, [12.0, 18.0, 0.0])  # factor x sum of x
     learnt = [by_params["params"]["mix"][f"branch_{i}"]["w"] for i in range(3)]
     np.testing.assert_allclose(learnt, [0.0, 9.0, 0.0])
+
+
+def test_gates_with_their_path_cost_the_memory_of_one_branch():
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i in range(4):
+                x = ReLUConvBN(8, True, name=f"layer_{i}")(x)
+            return x
+
+    class Mix(nn.Module):
+        @nn.compact
+        def __call__(self, choice, x):
+            return choose(choice, [Deep] * 6, x, name="mix")
+
+    x = jax.random.normal(jax.random.key(1), (16, 8, 8, 8))
+    params = jax.jit(Mix().init)(jax.random.key(0), jnp.int32(0), x)["params"]
+    gates = Weighted(jax.nn.one_hot(3, 6), jnp.arange(6) > 1)
+
+    def loss(weight, params, choice):
+        y = Mix().apply({"params": params}, choice._replace(weight=weight), x)
+        return jnp.sum(jnp.sin(y))
+
+    step, found = jax.jit(jax.grad(loss, argnums=(0, 1))), []
+    for choice in (gates, gates._replace(path=jnp.int32(3))):
+        program = step.lower(gates.weight, params, choice).compile()
+        temporary = program.memory_analysis().temp_size_in_bytes
+        found.append((temporary, program(gates.weight, params, choice)))
+    (masked, expected), (one, grads) = found
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        *(expected, grads),
+    )
+    assert np.all(np.abs(grads[0][2:]) > 1e-3) and not np.any(grads[0][:2])
+    assert one < 0.5 * masked
 
 
 # ---- dropout, precision -------------------------------------------------------------

@@ -8,27 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from child_models.spaces import SPACES
 from controller.spec import Decision, DecisionSpec
 from controller.strategies import STRATEGIES
 from controller.strategies.differentiable.asap import asap
 from controller.strategies.differentiable.core import (
-    cost_table,
-    own_choices,
     row_entropy,
     softmax_of_live,
 )
 from controller.strategies.differentiable.darts import darts
-from controller.strategies.differentiable.p_darts import (
-    capped_derivation,
-    p_darts,
-    strongest,
+from controller.strategies.differentiable.named import (
+    cost_table,
+    own_choices,
 )
+from controller.strategies.differentiable.p_darts import p_darts, strongest
 from controller.strategies.differentiable.pc_darts import edge_shares, pc_darts
 from controller.strategies.differentiable.proxylessnas import (
     draw_paths,
     proxylessnas,
     rescaled,
 )
+from controller.strategies.differentiable.skip_cap import capped_derivation
 from controller.types import Trial
 
 OPS = ("none", "skip_connect", "conv", "pool")
@@ -247,6 +247,23 @@ def test_asap_has_grace_and_then_only_loses_ops_and_never_the_last():
     assert np.all(alive[10] == alive[0]) and np.all(alive[-1].sum(axis=1) == 1)
 
 
+def test_asap_derives_what_it_has_left_in_the_space_of_darts():
+    """Where an edge could end as "none", an op that was pruned would be derived."""
+    spec = SPACES["darts"](classes=10, nodes=2).spec
+    strategy = asap(spec, temperature=1.0, decay=0.1, init_scale=0.0)
+    state = strategy.init(jax.random.key(0))
+    proposal, state = strategy.propose(jax.random.key(1), state, 1)
+    assert not any(rows[:, spec.rule.none].any() for rows in state.live.values())
+    toward_none = jax.tree.map(
+        lambda w: jnp.zeros_like(w).at[:, spec.rule.none].set(-1.0).at[:, 4].set(-0.5),
+        proposal.relaxed["weights"],
+    )
+    trial = Trial(proposal, jnp.zeros(1), jnp.ones(1, bool), gradient=toward_none)
+    for step in range(3):
+        state, _ = strategy.update(jax.random.key(step), state, trial)
+    assert set(np.asarray(state.genotype).tolist()) == {spec.rule.none, 4}
+
+
 def test_asap_is_uniform_when_hot_and_one_op_when_cold():
     logits, live = padded([[0.5, 0.1, 0.3, 0.2]] * EDGES), own_choices(SPEC)
     hot, cold = (softmax_of_live(logits, live, t)["normal"][0] for t in (1e6, 1e-3))
@@ -325,6 +342,22 @@ def test_the_cap_may_hold_for_one_group_and_for_none():
     assert capped_derivation(spec, weights, 0, "normal").tolist() == [2, 2, 1, 1]
     assert capped_derivation(spec, weights, None).tolist() == [1] * 4
     assert capped_derivation(spec, weights, 1).tolist() != [1] * 4
+
+
+@pytest.mark.parametrize("most", range(9))
+def test_of_equal_skips_one_at_a_time_is_forbidden(most):
+    spec = SPACES["darts"](classes=10).spec
+    row = [0.04, 0.05, 0.05, 0.5, 0.2, 0.06, 0.05, 0.05]  # skip_connect, then sep 3x3
+    weights = {cell: jnp.array([row] * 14) for cell in ("normal", "reduce")}
+    derived = np.asarray(capped_derivation(spec, weights, most, "normal"))
+    assert np.sum(derived[:14] == 3) == most and np.sum(derived[14:] == 3) == 8
+    assert spec.is_legal(derived)
+
+
+def test_what_was_dropped_is_not_derived_for_a_forbidden_op():
+    rows = [[0.6, 0.4, 0.0, 0.0]] * EDGES
+    derived = capped_derivation(SPEC, padded(rows, (0.0, 0.5, 0.5)), 0)
+    assert np.all(np.asarray(derived[:EDGES]) < 2)  # forbidden, but trained
 
 
 # ---- ProxylessNAS -------------------------------------------------------------------
@@ -408,6 +441,8 @@ def test_an_edge_whose_active_op_is_idle_is_not_updated():
     idle = [np.asarray(p.relaxed["weights"]["normal"][:, 0] == 1) for p in proposals]
     np.testing.assert_array_equal(stayed, idle)
     assert np.any(idle) and not np.all(idle)
+    moment, before = (s.opt_state[1][0].nu["normal"] for s in (states[1], states[0]))
+    np.testing.assert_array_equal(np.all(moment == before, axis=1), idle[0])
 
 
 def test_the_expected_cost_of_one_architecture_is_the_sum_of_its_costs():

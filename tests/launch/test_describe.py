@@ -152,8 +152,12 @@ def test_a_darts_genotype_has_the_sizes_of_its_paper_as_text_and_as_json():
     assert expected["params"] == 2_858
     assert described(text, **small) == expected
     assert described(expected["genotype"], **small) == expected
-    found = write_genotype_json(read_genotype(text))
-    assert described(found, **small) == expected
+    genotype = read_genotype(text)
+    unsaid = genotype._replace(normal_concat=None, reduce_concat=None)
+    for found in (genotype, unsaid):
+        assert described(write_genotype_json(found), **small) == expected
+    in_order = f"Genotype({V2_NORMAL}, {concat}, {V2_REDUCE}, {concat})"
+    assert described(in_order, **small) == expected
     subject = find(text, None, {})
     sizes = {**subject.options, "classes": subject.classes}
     assert sizes == PUBLISHED["DARTS_V2"].arguments

@@ -216,16 +216,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def comparable(workdir):
-    """Result, trials and round records of a workdir, wall times aside."""
-    result = json.loads((workdir / "result.json").read_text())
-    del result["budget"]["seconds"], result["diagnostics"]
-    records = read_rounds(workdir)
-    for record in records:
-        del record["seconds"], record["steps_per_second"]
-    return result, read_trials(workdir), records
-
-
 def test_both_return_the_same_and_only_process_0_prints_and_writes(folder):
     first, second = finish(start_whole(folder, 2))
     assert any(line.startswith("round 2/2") for line in first)
@@ -238,7 +228,7 @@ def test_both_return_the_same_and_only_process_0_prints_and_writes(folder):
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_stops_both_and_they_go_on_to_the_same_bits(folder):
+def test_sigterm_to_one_stops_both_and_they_go_on_to_the_same_bits(folder, comparable):
     processes = start_search(folder, 10000)
     for line in processes[0].stdout:
         if line.startswith("round 2/"):

@@ -17,7 +17,7 @@ from launch.command import Interrupted, UserError
 from launch.describe import describe
 from launch.driver import search
 from launch.retrain import retrain
-from launch.store import find_trials, read_rounds
+from launch.store import find_trials
 
 MAX_MACS = 4_700  # those of the initial graph, nearly
 
@@ -54,16 +54,6 @@ def whole(built, tmp_path_factory):
     return workdir, states[0]
 
 
-def comparable(workdir):
-    """Result, trials and round records of a workdir, wall times aside."""
-    result = json.loads((workdir / "result.json").read_text())
-    del result["budget"]["seconds"], result["diagnostics"], result["config_sha256"]
-    records = read_rounds(workdir)
-    for record in records:
-        del record["seconds"], record["steps_per_second"]
-    return result, find_trials(workdir), records
-
-
 def test_the_store_tells_of_graphs_parents_and_reasons(whole):
     workdir, state = whole
     trials = find_trials(workdir)
@@ -91,13 +81,17 @@ def test_the_result_names_a_graph(whole, built):
     assert np.isfinite(best["reward"])
 
 
-def test_half_a_restart_and_the_other_half_equal_the_whole(whole, built, tmp_path):
+def test_half_a_restart_and_the_other_half_equal_the_whole(
+    whole, built, tmp_path, comparable
+):
     search(small(rounds=3), tmp_path, built=built)
     search(small(), tmp_path, built=built)
     assert comparable(tmp_path) == comparable(whole[0])
 
 
-def test_sigterm_in_the_middle_of_a_round_loses_nothing(whole, built, tmp_path):
+def test_sigterm_in_the_middle_of_a_round_loses_nothing(
+    whole, built, tmp_path, comparable
+):
     def run(state, ticks):
         if int(state.step) >= 5:
             os.kill(os.getpid(), signal.SIGTERM)

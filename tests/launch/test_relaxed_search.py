@@ -1,7 +1,6 @@
 """A differentiable search on a toy: continuing bit for bit, and telling of skips."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 import launch.driver
-from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.differentiable.asap import asap
 from controller.strategies.differentiable.p_darts import p_darts
@@ -17,7 +15,7 @@ from controller.types import Evaluator, Trial
 from launch import build
 from launch.command import UserError
 from launch.driver import search
-from launch.store import read_rounds, read_trials
+from launch.store import read_rounds
 
 OPS = ("none", "skip_connect", "conv")
 SPEC = DecisionSpec(tuple(Decision(f"edge{t}", OPS, node=t) for t in range(3)))
@@ -70,29 +68,16 @@ def toy_config(**train):
 
 
 @pytest.fixture(scope="module")
-def toy():
-    config = toy_config()
+def toy(toy_search):
     options = {"temperature": 1.0, "decay": 0.8, "learning_rate": 0.1}
     strategy = asap(SPEC, steps_per_round=3, **options)
-    evaluator = toy_evaluator()
-    phases = schedule(rounds=config.train.rounds, **SCHEDULE)
-    loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=8, history=4)
-    space = types.SimpleNamespace(spec=SPEC)
-    return build.Search(config, None, space, None, strategy, evaluator, phases, loop)
-
-
-def comparable(workdir):
-    """Result, trials and round records of a workdir, wall times aside."""
-    result = json.loads((workdir / "result.json").read_text())
-    del result["budget"]["seconds"], result["diagnostics"], result["config_sha256"]
-    records = read_rounds(workdir)
-    for record in records:
-        del record["seconds"], record["steps_per_second"]
-    return result, read_trials(workdir), records
+    return toy_search(toy_config(), SPEC, strategy, toy_evaluator())
 
 
 @pytest.mark.parametrize("first, ticks", [(3, 4), (5, 7)])
-def test_half_a_restart_and_the_other_half_equal_the_whole(toy, tmp_path, first, ticks):
+def test_half_a_restart_and_the_other_half_equal_the_whole(
+    toy, tmp_path, first, ticks, comparable
+):
     search(toy_config(), tmp_path / "whole", built=toy)
     search(toy_config(rounds=first), tmp_path / "halves", built=toy)
     search(toy_config(steps_per_call=ticks), tmp_path / "halves", built=toy)
@@ -129,25 +114,22 @@ def staged_config(**train):
     return build.resolve(config.to_dict() | {"strategy": strategy})
 
 
-def toy_build(seen):
-    """`build` with the toy's space and evaluator, and the strategy of the config."""
+@pytest.fixture
+def seen(toy_search, monkeypatch):
+    """The configs that `build` got, with the toy's space and evaluator for its own."""
+    configs = []
 
     def built(config):
-        seen.append(config)
+        configs.append(config)
         options = {k: v for k, v in config.strategy.to_dict().items() if k != "name"}
         strategy = p_darts(SPEC, steps_per_round=3, **options)
-        phases = schedule(rounds=config.train.rounds, **SCHEDULE)
-        loop = make_loop(SPEC, strategy, toy_evaluator(), phases, max_ticks=8)
-        space = types.SimpleNamespace(spec=SPEC)
-        parts = (None, space, None, strategy, toy_evaluator(), phases, loop)
-        return build.Search(config, *parts)
+        return toy_search(config, SPEC, strategy, toy_evaluator())
 
-    return built
+    monkeypatch.setattr(launch.driver, "build", built)
+    return configs
 
 
-def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(launch.driver, "build", toy_build(seen))
+def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, seen):
     result = search(staged_config(), tmp_path)
     first, second = seen
     assert (first.space.cells, second.space.cells) == (1, 2)
@@ -164,3 +146,11 @@ def test_a_stage_takes_over_the_ops_that_the_one_before_has_kept(tmp_path, monke
 def test_stages_of_unknown_arguments_are_refused_before_the_first(tmp_path):
     with pytest.raises(UserError, match=r"stages\[1\] has no key 'cell'; did you mean"):
         toy_config(stages=({"cells": 1}, {"cell": 2}))
+
+
+def test_stages_that_would_drop_nothing_are_refused(tmp_path):
+    config = staged_config()
+    with config.unlocked():
+        config.strategy.stage_rounds = 4
+    with pytest.raises(UserError, match="stage_rounds is 4; each of train.stages .* 3"):
+        search(config, tmp_path)

@@ -170,6 +170,21 @@ def test_a_collapse_is_told_with_its_round_and_reason(tmp_path):
     assert "To avoid it: raise strategy.entropy_weight" in text
 
 
+def test_relaxed_weights_are_told_of(tmp_path):
+    folder = make(tmp_path / "run")
+    assert "Hessian" not in sentences(folder)
+    with Store(folder, 0) as store:
+        for round, hessian in ((1, 0.5), (2, 2.0), (3, None)):
+            relaxed = {"alpha_entropy": 1.6 - 0.1 * round, "hessian": hessian}
+            skips = {"derived_skip_share": 0.25 * round, "entropy": None}
+            store.add_round(round, record(round) | relaxed | skips)
+    text = sentences(folder)
+    assert "collapsed in round 4: 75% of the derived ops are skips" in text
+    assert "strategy.name=p_darts, max_skips" in text and "stop early" in text
+    assert "relaxed weights fell from 1.5 to 1.3 nats a decision" in text
+    assert "eigenvalue of the validation loss rose from 0.5 to 2." in text
+
+
 def test_what_a_finished_search_is_said_to_have_found(tmp_path):
     text = sentences(finish(make(tmp_path / "run")))
     assert "1 of 100 trials are not valid: diverged." in text

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from child_models.spaces import SPACES
 from controller.loop import Log, schedule
 from controller.spec import Decision, DecisionSpec
 from launch.rounds import Rounds, collapse, op_histogram, text_of
@@ -80,6 +81,15 @@ def test_a_record_holds_the_means_of_its_round():
     assert trials[3][2] == text_of(log.decisions[5, 1])
 
 
+def test_a_record_has_the_last_eigenvalue_that_was_measured():
+    log = rows(0, 12)
+    measured = np.full(15, np.nan)
+    measured[[4, 5]] = 1.5, -2.5
+    log = log._replace(policy=log.policy | {"hessian": measured})
+    _, records = Rounds(SPEC, SCHEDULE).add(log, 12, 1.0)
+    assert [record["hessian"] for record in records] == [None, -2.5, None]
+
+
 def test_trials_tell_value_reason_and_worker_where_they_are_known():
     log = rows(4, 6)
     known = log._replace(
@@ -100,6 +110,28 @@ def test_trials_tell_value_reason_and_worker_where_they_are_known():
 def test_the_histogram_counts_ops_only():
     histogram = op_histogram(SKIPS, [(2, 1), (2, 0), (0, 1), (2, 1)])
     assert histogram == {"none": 0.25, "skip_connect": 0.0, "conv": 0.75}
+
+
+def test_the_histogram_counts_the_edges_of_darts_cells():
+    spec = SPACES["darts"](classes=10, nodes=2).spec
+    ops = spec.decisions[0].choices
+    row = [ops.index(name) for name in ("skip_connect", "sep_conv_3x3", "none")]
+    rows = [[*row[:2], *row, *row[:2], *row]]
+    assert spec.is_legal(np.array(rows[0]))
+    histogram = op_histogram(spec, rows)
+    assert histogram["skip_connect"] == histogram["sep_conv_3x3"] == 0.5
+    assert "none" not in histogram and len(histogram) == 7
+
+
+def test_the_histogram_counts_blocks_that_are_left_out_of_a_mobile_network():
+    spec = SPACES["mobile"](classes=10, widths=(8,), blocks=(4,), strides=(1,)).spec
+    row = [names.index("zero") if "zero" in names else 0 for names in names_of(spec)]
+    histogram = op_histogram(spec, [row])
+    assert histogram["zero"] == row.count(6) / 4 > 0
+
+
+def names_of(spec):
+    return [decision.choices for decision in spec.decisions]
 
 
 def record(**changes):
@@ -129,6 +161,11 @@ def test_a_healthy_round_is_no_collapse():
             "90% of all ops are skips or none",
             "schedule.warmup_rounds",
         ),
+        (
+            {"op_histogram": {"none": 0.0, "skip_connect": 0.02, "conv": 0.98}},
+            "98% of all ops are conv",
+            "schedule.warmup_rounds",
+        ),
         ({"skip_share": 0.99}, "99% of all skip connections", "skip_weight"),
     ],
 )
@@ -139,7 +176,7 @@ def test_each_collapse_says_what_to_change(changes, reason, advice):
     assert found["round"] == 7
 
 
-def test_relaxed_weights_collapse_into_skips_alone():
+def test_relaxed_weights_collapse_into_skips_and_none():
     relaxed = {"alpha_entropy": 0.5, "entropy": None, "distinct": 0.01}
     healthy = record(**relaxed, derived_skip_share=0.5)
     assert collapse(SPEC, healthy) is None
@@ -149,6 +186,20 @@ def test_relaxed_weights_collapse_into_skips_alone():
     assert (
         collapse(SPEC, record(**relaxed, derived_skip_share=1.0, warm_up=True)) is None
     )
+    absent = {"none": 0.9, "skip_connect": 0.05, "conv": 0.05}
+    found = collapse(SPEC, healthy | {"op_histogram": absent})
+    assert "95% of the derived ops are skips or none" in found["reason"]
+    assert "max_skips" in found["advice"] and "stop early" in found["advice"]
+
+
+def test_relaxed_weights_collapse_into_one_op_that_computes():
+    shares = {"none": 0.0, "skip_connect": 0.0, "conv": 1.0}
+    relaxed = record(alpha_entropy=0.5, derived_skip_share=0.0, op_histogram=shares)
+    found = collapse(SPEC, relaxed)
+    assert found["reason"] == "100% of all ops are conv"
+    assert "stop early" in found["advice"]
+    few = DecisionSpec(SPEC.decisions[:3])  # of three ops that happens by chance
+    assert collapse(few, relaxed) is None
 
 
 def test_warm_up_and_tiny_samples_are_no_collapse():

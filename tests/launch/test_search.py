@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,6 @@ import pytest
 
 import launch.book
 import launch.driver
-from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
 from controller.types import Evaluator, Proposal, Strategy, Trial
 from launch import build
@@ -115,14 +113,9 @@ def toy_config(**train):
 
 
 @pytest.fixture(scope="module")
-def toy():
+def toy(toy_search):
     """What `build` returns, for the toy; its programs are compiled once a file."""
-    config = toy_config()
-    strategy, evaluator = toy_strategy(), toy_evaluator()
-    phases = schedule(rounds=config.train.rounds, **SCHEDULE)
-    loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=8, history=4)
-    space = types.SimpleNamespace(spec=SPEC)
-    return build.Search(config, None, space, None, strategy, evaluator, phases, loop)
+    return toy_search(toy_config(), SPEC, toy_strategy(), toy_evaluator())
 
 
 @pytest.fixture
@@ -140,22 +133,12 @@ def final_states(monkeypatch):
     return states
 
 
-def comparable(workdir):
-    """Result, trials and round records of a workdir, wall times aside."""
-    result = json.loads((workdir / "result.json").read_text())
-    del result["budget"]["seconds"], result["diagnostics"], result["config_sha256"]
-    records = read_rounds(workdir)
-    for record in records:
-        del record["seconds"], record["steps_per_second"]
-    return result, read_trials(workdir), records
-
-
 # ---- continuing ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first, ticks", [(2, 4), (3, 7)])
 def test_half_a_restart_and_the_other_half_equal_the_whole(
-    toy, tmp_path, final_states, first, ticks
+    toy, tmp_path, final_states, first, ticks, comparable
 ):
     search(toy_config(), tmp_path / "whole", built=toy)
     search(toy_config(rounds=first), tmp_path / "halves", built=toy)
@@ -180,7 +163,7 @@ def interrupt_at(monkeypatch, toy, tick):
 
 @pytest.mark.parametrize("tick", [4, 12])
 def test_sigterm_saves_in_the_middle_of_a_round(
-    toy, tmp_path, final_states, monkeypatch, tick
+    toy, tmp_path, final_states, monkeypatch, tick, comparable
 ):
     search(toy_config(), tmp_path / "whole", built=toy)
     stopped = interrupt_at(monkeypatch, toy, tick)
@@ -196,7 +179,7 @@ def test_sigterm_saves_in_the_middle_of_a_round(
 
 
 def test_a_crash_repeats_the_steps_since_the_checkpoint(
-    toy, tmp_path, final_states, monkeypatch
+    toy, tmp_path, final_states, monkeypatch, comparable
 ):
     search(toy_config(), tmp_path / "whole", built=toy)
     calls = []
@@ -225,7 +208,7 @@ def test_a_crash_repeats_the_steps_since_the_checkpoint(
 
 
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(
-    toy, tmp_path, final_states, capsys
+    toy, tmp_path, final_states, capsys, comparable
 ):
     search(toy_config(), tmp_path / "whole", built=toy)
     halves = tmp_path / "halves"
@@ -375,7 +358,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["enas_micro_digits", "random_digits"])
-def test_a_killed_search_goes_on_by_the_same_command(tmp_path, name):
+def test_a_killed_search_goes_on_by_the_same_command(tmp_path, name, comparable):
     rounds = ["--config.train.rounds=8", "--config.train.checkpoint_seconds=0"]
     smoke = f"--config=configs/{name}.py:smoke"
     arguments = [smoke, *rounds, "--config.train.steps_per_call=2"]

@@ -8,14 +8,12 @@ import csv
 import json
 import os
 import signal
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from controller.loop import make_loop, schedule
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.random_search import random_search
 from controller.types import Evaluator, Trial, no_improvement
@@ -72,14 +70,9 @@ def toy_config(**train):
 
 
 @pytest.fixture(scope="module")
-def toy():
+def toy(toy_search):
     """What `build` returns, for the toy."""
-    strategy, evaluator = random_search(SPEC), toy_evaluator()
-    phases = schedule(rounds=ROUNDS, **SCHEDULE)
-    loop = make_loop(SPEC, strategy, evaluator, phases, max_ticks=8, history=4)
-    space = types.SimpleNamespace(spec=SPEC)
-    objects = (None, space, None, strategy, evaluator, phases, loop)
-    return build.Search(toy_config(), *objects)
+    return toy_search(toy_config(), SPEC, random_search(SPEC), toy_evaluator())
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,9 @@
 Noy et al. 2019, https://arxiv.org/abs/1904.04123.  In round t the temperature is
 T_t = T_0 decay^t.  While it is above the grace temperature, the logits stay; then, at
 the end of each round, an op goes whose weight is below threshold / (ops left on its
-edge), so that no op is dropped at once in the end.  The numbers are those of a third
+edge), so that no op is dropped at once in the end.  In DARTS's space "none" is no op of
+the search: a rule says which edges are absent, and an edge must not end as one.  The
+numbers are those of a third
 party's implementation, cogsys-tuebingen/uninas.
 """
 
@@ -12,12 +14,17 @@ import jax.numpy as jnp
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ByGroup,
+    Adam,
     Relaxation,
     differentiable,
     held,
     normal_logits,
     softmax_of_live,
+)
+from controller.strategies.differentiable.named import (
+    ByGroup,
+    choice_of_absence,
+    own_choices,
 )
 from controller.types import Strategy
 
@@ -69,6 +76,10 @@ def asap(
             f"threshold is {threshold}; it must be in [0, 1), so that an op is left"
         )
 
+    live = own_choices(spec)
+    if (absent := choice_of_absence(spec)) is not None:
+        live = jax.tree.map(lambda rows: rows.at[:, absent].set(False), live)
+
     def temperature_at(step):
         return temperature * decay ** (step // steps_per_round)
 
@@ -87,11 +98,8 @@ def asap(
 
     return differentiable(
         spec,
-        Relaxation(normal_logits(spec, init_scale), weights, settle=settle),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Relaxation(normal_logits(spec, init_scale), weights, settle=settle, live=live),
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
     )
 
 

@@ -5,28 +5,30 @@ validation loss with respect to these weights.  A `Relaxation` says how weights 
 of parameters; the gradient is pulled back through it, and Adam moves the parameters.
 Ops are pruned by a mask of live ones, an argument of the compiled supernet.
 
-"Like the spec" is a dict of arrays by group, ``[rows, choices]`` as `spec.relaxed`; a
-row is a decision (an edge), and a column beyond its own choices is never live.
+"Like the spec" is as in `named`; a column that is no choice is never live.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from controller.spec import DecisionSpec
+from controller.strategies.differentiable.named import (
+    ABSENT,
+    SKIPS,
+    ByGroup,
+    cost_table,
+    count_named,
+    own_choices,
+)
 from controller.strategies.distinct import distinct
 from controller.types import Key, Proposal, Strategy
 
 OVERSAMPLE = 8  # perturbed draws for each of the candidates that `best` wants
-SKIPS = ("skip_connect", "identity")
-ABSENT = ("none", "zero")  # names of choices that leave an edge out
-
-ByGroup = dict[str, jax.Array]  # like the spec
 
 
 @flax.struct.dataclass
@@ -62,14 +64,44 @@ class Relaxation(NamedTuple):
     live: ByGroup | None = None
 
 
+class Adam(NamedTuple):
+    """The optimiser of a relaxation's parameters.
+
+    Attributes:
+      learning_rate: its step.
+      weight_decay: L2 coefficient, added to the gradient.
+      b1, b2: decays of the moments.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    b1: float
+    b2: float
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Builds it.
+
+        Raises:
+          ValueError: on a number out of its range.
+        """
+        rate, decay, *moments = self
+        if not rate > 0:
+            raise ValueError(f"learning_rate is {rate}; it must be positive")
+        if not decay >= 0:
+            raise ValueError(f"weight_decay is {decay}; it must be 0 or more")
+        for name, value in zip(("adam_b1", "adam_b2"), moments, strict=True):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}; it must be in [0, 1)")
+        return optax.chain(
+            optax.add_decayed_weights(decay), optax.adam(rate, self.b1, self.b2)
+        )
+
+
 def differentiable(
     spec: DecisionSpec,
     relaxation: Relaxation,
+    adam: Adam,
     *,
-    learning_rate: float,
-    weight_decay: float,
-    adam_b1: float = 0.5,
-    adam_b2: float = 0.999,
     cost: Mapping[str, float] | None = None,
     cost_weight: float = 0.0,
 ) -> Strategy:
@@ -82,9 +114,7 @@ def differentiable(
     Args:
       spec: of the space.
       relaxation: the method.
-      learning_rate: of Adam.
-      weight_decay: L2 coefficient, added to the gradient.
-      adam_b1, adam_b2: decays of Adam's moments.
+      adam: moves its parameters.
       cost: of an op, by the name of its choice, 0 where not named.
       cost_weight: of the expected cost, the sum of weights times costs, in the loss.
 
@@ -92,24 +122,14 @@ def differentiable(
       a Strategy.  Its metrics are "alpha_entropy" (nats, mean over rows) and the same
       of each row by "alpha_entropy/NAME", "skips" (skip connections of the derived
       architecture), "skip_share" (the same among its ops) and "changes" (its decisions
-      that the update changed).
+      that the update changed); "hessian" where the evaluator measures a curvature.
 
     Raises:
       ValueError: on a number out of its range, or a cost of an op that is not there.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate is {learning_rate}; it must be positive")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay is {weight_decay}; it must be 0 or more")
-    for name, value in (("adam_b1", adam_b1), ("adam_b2", adam_b2)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}; it must be in [0, 1)")
     if not cost_weight >= 0:
         raise ValueError(f"cost_weight is {cost_weight}; it must be 0 or more")
-    optimizer = optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.adam(learning_rate, b1=adam_b1, b2=adam_b2),
-    )
+    optimizer = adam.optimizer()
     derive = relaxation.derive or spec.derive
     prunes = relaxation.settle is not None or relaxation.live is not None
     slopes = jax.tree.map(lambda c: cost_weight * c, cost_table(spec, cost or {}))
@@ -149,7 +169,10 @@ def differentiable(
         new = new.replace(genotype=derive(weights))
         ok = jnp.all(trial.valid & jnp.isfinite(trial.reward))
         new = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)
-        return new, _metrics(spec, weights, state.genotype, new.genotype)
+        metrics = _metrics(spec, weights, state.genotype, new.genotype)
+        if trial.curvature is not None:
+            metrics["hessian"] = trial.curvature
+        return new, metrics
 
     def best(key, state, n):
         weights = weights_of(state)
@@ -172,45 +195,6 @@ def differentiable(
 # ---- parts of relaxations -----------------------------------------------------------
 
 
-def own_choices(spec: DecisionSpec) -> ByGroup:
-    """bool, like the spec: the columns that are a choice of their row."""
-    return {
-        group: jnp.array(
-            [np.arange(width) < spec.num_choices[t] for t in spec.groups[group]]
-        )
-        for group, (_, width) in spec.relaxed.items()
-    }
-
-
-def named_live(spec: DecisionSpec, kept: Mapping[str, Sequence[str]]) -> ByGroup:
-    """bool, like the spec: the choices that are named, by name of the decision.
-
-    Raises:
-      ValueError: on a decision without choices, or a name that is not there.
-    """
-    for decision in spec.decisions:
-        names = kept.get(decision.name, ())
-        if not names or not set(names) <= set(decision.choices):
-            raise ValueError(
-                f"kept of {decision.name!r} is {', '.join(names) or 'nothing'}; known: "
-                f"{', '.join(decision.choices)}"
-            )
-    if unknown := kept.keys() - {decision.name for decision in spec.decisions}:
-        raise ValueError(f"kept names {min(unknown)!r}, which is no decision")
-    return {
-        group: jnp.array(
-            [
-                [
-                    name in kept[spec.decisions[t].name]
-                    for name in _padded(spec.decisions[t].choices, width)
-                ]
-                for t in spec.groups[group]
-            ]
-        )
-        for group, (_, width) in spec.relaxed.items()
-    }
-
-
 def normal_logits(spec: DecisionSpec, scale: float) -> Callable[[Key], ByGroup]:
     """``(key) -> logits``, like the spec, drawn from N(0, scale^2)."""
 
@@ -222,6 +206,12 @@ def normal_logits(spec: DecisionSpec, scale: float) -> Callable[[Key], ByGroup]:
         }
 
     return init
+
+
+def softmax_weights(logits: ByGroup, live: ByGroup, step: jax.Array) -> ByGroup:
+    """`Relaxation.weights` of logits whose softmax does not change with the steps."""
+    del step
+    return softmax_of_live(logits, live)
 
 
 def softmax_of_live(
@@ -236,26 +226,6 @@ def softmax_of_live(
         return jax.nn.softmax(logits / temperature, axis=-1, where=live)
 
     return jax.tree.map(rows, logits, live)
-
-
-def cost_table(spec: DecisionSpec, cost: Mapping[str, float]) -> ByGroup:
-    """Costs by name of the choice as an array like the spec, 0 where not named.
-
-    Raises:
-      ValueError: on a name that no decision has, or a cost that is negative.
-    """
-    known = {name for decision in spec.decisions for name in decision.choices}
-    for name, value in cost.items():
-        if name not in known:
-            raise ValueError(f"cost names {name!r}; known: {', '.join(sorted(known))}")
-        if not value >= 0:
-            raise ValueError(f"cost of {name!r} is {value}; it must be 0 or more")
-    table = {group: np.zeros(shape) for group, shape in spec.relaxed.items()}
-    for group, members in spec.groups.items():
-        for row, t in enumerate(members):
-            choices = spec.decisions[t].choices
-            table[group][row, : len(choices)] = [cost.get(c, 0.0) for c in choices]
-    return jax.tree.map(lambda rows: jnp.asarray(rows, jnp.float32), table)
 
 
 def held(condition: jax.Array, old: RelaxedState, new: RelaxedState) -> RelaxedState:
@@ -280,31 +250,6 @@ def row_entropy(weights: ByGroup) -> ByGroup:
         return -jnp.sum(jax.scipy.special.xlogy(share, share), axis=-1)
 
     return jax.tree.map(rows, weights)
-
-
-def named_choices(spec: DecisionSpec, names: Sequence[str]) -> ByGroup:
-    """bool, like the spec: whether a choice has one of the names."""
-    return {
-        group: jnp.array(
-            [
-                [name in names for name in _padded(spec.decisions[t].choices, width)]
-                for t in spec.groups[group]
-            ]
-        )
-        for group, (_, width) in spec.relaxed.items()
-    }
-
-
-def count_named(
-    spec: DecisionSpec, decisions: jax.Array, names: Sequence[str]
-) -> jax.Array:
-    """int32[]: how many decisions of int32[T] took a choice of one of the names."""
-    taken, named = spec.one_hot(decisions), named_choices(spec, names)
-    return sum(jnp.sum((taken[g] > 0) & named[g], dtype=jnp.int32) for g in named)
-
-
-def _padded(choices, width):
-    return (*choices, *[""] * (width - len(choices)))
 
 
 def _metrics(spec, weights, before, after):

@@ -6,10 +6,11 @@ the evaluator, ``evaluator.hypergradient``.
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
+    Adam,
     Relaxation,
     differentiable,
     normal_logits,
-    softmax_of_live,
+    softmax_weights,
 )
 from controller.types import Strategy
 
@@ -40,12 +41,6 @@ def darts(
     """
     return differentiable(
         spec,
-        Relaxation(
-            normal_logits(spec, init_scale),
-            lambda logits, live, step: softmax_of_live(logits, live),
-        ),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Relaxation(normal_logits(spec, init_scale), softmax_weights),
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
     )

@@ -17,17 +17,15 @@ import jax.numpy as jnp
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ABSENT,
-    SKIPS,
-    ByGroup,
+    Adam,
     Relaxation,
     differentiable,
     held,
-    named_choices,
-    named_live,
     normal_logits,
-    softmax_of_live,
+    softmax_weights,
 )
+from controller.strategies.differentiable.named import ByGroup, named_live
+from controller.strategies.differentiable.skip_cap import capped_derivation
 from controller.types import Strategy
 
 
@@ -56,7 +54,8 @@ def p_darts(
       stage_rounds: of each stage.
       rest_rounds: at its start, in which the logits stay.
       max_skips: most skips of what is derived; None for any number.
-      capped: the group to which that applies, "normal" in the paper; None for all.
+      capped: the group to which that applies, "normal" in the paper; None for all
+        together, as of a space of one cell.
       stage: which one, from 0, where each is a search of its own; None for all in one.
       kept: the choices that an earlier stage has left, by decision; None for all.
       steps_per_round: updates of a round.
@@ -73,6 +72,10 @@ def p_darts(
         an unknown group.
     """
     live = None if kept is None else named_live(spec, kept)
+    if stage is not None and not 0 <= stage <= len(drops):
+        raise ValueError(
+            f"stage is {stage}; drops={tuple(drops)} makes stages 0 to {len(drops)}"
+        )
     drops = drops if stage is None else drops[stage : stage + 1]
     fewest = min(spec.num_choices if kept is None else map(len, kept.values()))
     _check(spec, fewest, drops, stage_rounds, rest_rounds, max_skips, capped)
@@ -80,17 +83,12 @@ def p_darts(
     stage_steps = stage_rounds * steps_per_round
     dropped_after = jnp.array([*drops, 0], jnp.int32)  # nothing after the last
 
-    def weights(logits, live, step):
-        return softmax_of_live(logits, live)
-
     def settle(key, old, new, proposal):
         rests = (old.step % stage_steps) < rest_rounds * steps_per_round
         new = held(rests, old, new)
         stage = jnp.minimum(old.step // stage_steps, len(drops))
         ends = (new.step % stage_steps == 0) & (stage < len(drops))
-        kept = strongest(
-            weights(new.params, new.live, new.step), new.live, dropped_after[stage]
-        )
+        kept = strongest(new.params, new.live, dropped_after[stage])
         fresh = new.replace(
             params=init(key),
             live=kept,
@@ -103,11 +101,8 @@ def p_darts(
 
     return differentiable(
         spec,
-        Relaxation(init, weights, settle=settle, derive=derive, live=live),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Relaxation(init, softmax_weights, settle=settle, derive=derive, live=live),
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
     )
 
 
@@ -124,43 +119,6 @@ def strongest(weights: ByGroup, live: ByGroup, dropped: jax.Array | int) -> ByGr
         return live & (rank < jnp.maximum(count - dropped, 1))
 
     return jax.tree.map(rows, weights, live)
-
-
-def capped_derivation(
-    spec: DecisionSpec,
-    weights: ByGroup,
-    max_skips: int | None,
-    group: str | None = None,
-) -> jax.Array:
-    """Derives int32[T] without "none", and with at most so many skips.
-
-    Args:
-      spec: of the space.
-      weights: like the spec.
-      max_skips: of the group; None for any number.
-      group: None for all.
-    """
-    absent = named_choices(spec, ABSENT)
-    allowed = jax.tree.map(lambda w, a: jnp.where(a, -1.0, w), weights, absent)
-    if max_skips is None:
-        return spec.derive(allowed)
-    skips = named_choices(spec, SKIPS)
-    if group is not None:
-        skips = {g: is_skip & (g == group) for g, is_skip in skips.items()}
-
-    def forbid_weakest(_, weights):
-        chosen = spec.one_hot(spec.derive(weights))
-        taken = jax.tree.map(lambda c, is_skip: (c > 0) & is_skip, chosen, skips)
-        count = sum(jnp.sum(rows) for rows in taken.values())
-        strengths = jax.tree.map(lambda w, t: jnp.where(t, w, jnp.inf), weights, taken)
-        least = jnp.min(jnp.stack([jnp.min(rows) for rows in strengths.values()]))
-        return jax.tree.map(
-            lambda w, t: jnp.where(t & (w == least) & (count > max_skips), -1.0, w),
-            weights,
-            taken,
-        )
-
-    return spec.derive(jax.lax.fori_loop(0, spec.length, forbid_weakest, allowed))
 
 
 def _check(spec, fewest, drops, stage_rounds, rest_rounds, max_skips, capped):

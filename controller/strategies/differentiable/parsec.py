@@ -9,7 +9,8 @@ labels under architecture a, and K samples a_k ~ pi,
 The evaluator's reward is to be the negative mean loss, ``reward="negative_loss"``, and
 ``shared_weights`` trains weights by the same estimate, with ``architectures_per_step``
 and ``likelihood_temperature``.  The paper's likelihood is the product over a batch of S
-images, a temperature of 1 / S.
+images, a temperature of 1 / S.  In the paper a node draws two (state, op) pairs; in
+the space ``darts`` here an edge draws its op or "none", and two of a node are present.
 """
 
 import jax
@@ -33,6 +34,9 @@ def parsec(
     init_scale: float = 1e-3,
 ) -> Strategy:
     """Builds the strategy; its first candidate is the mode of the distribution.
+
+    Where a rule ties decisions together and cannot tell the mode (those of DARTS's
+    space can), it is the most probable choice of each decision in turn.
 
     Args:
       spec: of the space.

@@ -11,11 +11,14 @@ import numpy as np
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ByGroup,
+    Adam,
     Relaxation,
     differentiable,
     normal_logits,
     softmax_of_live,
+)
+from controller.strategies.differentiable.named import (
+    ByGroup,
 )
 from controller.types import Strategy
 
@@ -63,10 +66,7 @@ def pc_darts(
     return differentiable(
         spec,
         Relaxation(init, weights),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
     )
 
 

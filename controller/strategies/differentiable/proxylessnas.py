@@ -19,13 +19,13 @@ import jax.numpy as jnp
 
 from controller.spec import DecisionSpec
 from controller.strategies.differentiable.core import (
-    ABSENT,
+    Adam,
     Relaxation,
     differentiable,
-    named_choices,
     normal_logits,
-    softmax_of_live,
+    softmax_weights,
 )
+from controller.strategies.differentiable.named import ABSENT, named_choices
 from controller.types import Strategy
 
 
@@ -47,7 +47,8 @@ def proxylessnas(
     Args:
       spec: of the space.
       paths: ops of an edge that one update compares, 2 or more; None for all.
-      idle: names of ops; an edge whose active op is one of them is not updated.
+      idle: names of ops; an edge whose active op is one of them is not updated, and
+        Adam does not see its gradient.
       cost: of an op, by its name, 0 where not named; say, milliseconds.
       cost_weight: of the expected cost in the loss, over the ops that were drawn.
       learning_rate: of Adam.
@@ -67,34 +68,49 @@ def proxylessnas(
 
     def propose(key, state):
         weights, live = {}, {}
+        path = jnp.zeros(spec.length, jnp.int32)
         for group, logits in state.params.items():
             key, draw_key = jax.random.split(key)
             drawn = draw_paths(draw_key, logits, state.live[group], paths)
             weights[group], live[group] = drawn
-        return {"weights": weights, "live": live}
+            members = jnp.array(spec.groups[group])
+            path = path.at[members].set(jnp.argmax(drawn[0], axis=-1))
+        return {"weights": weights, "live": live, "path": path}
 
     def settle(key, old, new, proposal):
         gates, drawn = proposal.relaxed["weights"], proposal.relaxed["live"]
+        rests = jax.tree.map(
+            lambda gates, is_idle: jnp.any((gates > 0) & is_idle, -1, keepdims=True),
+            gates,
+            is_idle,
+        )
 
-        def rows(old, new, gates, drawn, is_idle):
-            active_is_idle = jnp.any((gates > 0) & is_idle, axis=-1, keepdims=True)
-            return jnp.where(active_is_idle, old, rescaled(old, new, drawn))
+        def held_rows(old, new):
+            return jax.tree.map(jnp.where, rests, old, new)
 
-        params = jax.tree.map(rows, old.params, new.params, gates, drawn, is_idle)
-        return new.replace(params=params)
+        like_params = jax.tree.structure(old.params)
+
+        def is_moment(subtree):
+            return jax.tree.structure(subtree) == like_params
+
+        opt_state = jax.tree.map(
+            lambda old, new: held_rows(old, new) if is_moment(old) else new,
+            old.opt_state,
+            new.opt_state,
+            is_leaf=is_moment,
+        )
+        params = jax.tree.map(rescaled, old.params, new.params, drawn)
+        return new.replace(params=held_rows(old.params, params), opt_state=opt_state)
 
     return differentiable(
         spec,
         Relaxation(
             normal_logits(spec, init_scale),
-            lambda logits, live, step: softmax_of_live(logits, live),
+            softmax_weights,
             propose=propose,
             settle=settle,
         ),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
+        Adam(learning_rate, weight_decay, adam_b1, adam_b2),
         cost=cost,
         cost_weight=cost_weight,
     )

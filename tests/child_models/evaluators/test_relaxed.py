@@ -105,6 +105,24 @@ def test_a_live_op_of_weight_0_has_a_gradient_and_a_dead_one_has_none(first):
     assert trial.gradient["op"][0, 2] == 0
 
 
+def test_gates_are_trained_as_their_path_alone_in_less_memory(first, quick_jit):
+    """The others' residuals have no room in the program."""
+    gates, state, data = proposal([0.0, 0.0, 1.0]), first.state, first.evaluator.data
+    path = gates._replace(relaxed=gates.relaxed | {"path": CONV})
+    key, steps = jax.random.key(1), []
+    for p in (gates, path):
+        lowered = first.improve.lower(key, state, data, p)
+        temporary = lowered.compile().memory_analysis().temp_size_in_bytes
+        steps.append((temporary, first.improve(key, state, data, p)[0].params))
+    (masked, expected), (alone, found) = steps
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, found
+    )
+    assert alone < masked
+    trials = [first.evaluate(key, state, data, p)[1] for p in (gates, path)]
+    np.testing.assert_allclose(*(t.gradient["op"] for t in trials), rtol=1e-4)
+
+
 def loss_on(split, indices):
     """``(params, weights) -> float[]``, the loss on some images of a split."""
     images = jnp.float32((split.images[indices] / 255 - 0.5) / 0.3)
@@ -124,6 +142,26 @@ def test_the_gradient_is_that_of_the_validation_loss(first, quick_jit):
     loss = loss_on(DATASET.validation, np.asarray(state.validation.order[:4]))
     slope = quick_jit(jax.grad(loss, argnums=1))(state.params, weights)
     np.testing.assert_allclose(trial.gradient["op"][0], slope, rtol=1e-4)
+
+
+def test_the_dominant_eigenvalue_is_that_of_the_hessian_in_the_logits(first, quick_jit):
+    options = {"weight_decay": 0.01, "unsampled": "frozen"}
+    measuring = build(hessian_every=2, hessian_iterations=30, **options)
+    evaluate, data = quick_jit(measuring.evaluate), measuring.data
+    logits, key = jnp.array([-0.5, 0.4, 0.1]), jax.random.key(1)
+    state, seen = first.state, []
+    for _ in range(2):
+        p, before = proposal(jax.nn.softmax(logits)), state
+        state, trial = evaluate(key, before, data, p)
+        seen.append(float(trial.curvature))
+        _, plain = first.evaluate(key, before, data, p)  # measuring changes nothing
+        assert plain.curvature is None and plain.reward == trial.reward
+        np.testing.assert_allclose(trial.gradient["op"], plain.gradient["op"])
+    loss = loss_on(DATASET.validation, np.asarray(before.validation.order[4:8]))
+    hessian = quick_jit(jax.hessian(lambda a: loss(state.params, jax.nn.softmax(a))))
+    spectrum = np.linalg.eigvalsh(hessian(logits))
+    assert np.isnan(seen[0])
+    assert seen[1] == pytest.approx(spectrum[np.abs(spectrum).argmax()], rel=1e-2)
 
 
 @pytest.mark.slow
@@ -228,6 +266,8 @@ def test_one_architecture_runs_its_ops_only():
         ({"reward": "speed"}, "reward is 'speed'; known: accuracy, negative_loss"),
         ({"batch_size": 13}, "train split of 12"),
         ({"reward_batch_size": 11}, "validation split of 10"),
+        ({"hessian_every": -1}, "hessian_every is -1; it must be 0 or more"),
+        ({"hessian_iterations": 0}, "hessian_iterations is 0; it must be 1 or more"),
         ({"skip_dropout_rest": 5}, "rest is 5; the space has no skip_dropout"),
     ],
 )

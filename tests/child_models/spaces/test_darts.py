@@ -161,6 +161,24 @@ def test_text_round_trips_as_a_genotype_and_as_json():
     [
         ("nonsense", r"not a Genotype\(...\): 'nonsense'"),
         ("{nonsense", "not a JSON genotype"),
+        (f"foo(normal={PAIR}, reduce={PAIR})", "not a Genotype"),
+        (f"Genotype(normal={'-' * 3000}1, reduce={PAIR})", "not a Genotype"),
+        (
+            f"Genotype(normal={PAIR}, reduce={PAIR.replace('1', '0.9')})",
+            "'reduce' .* list pairs",
+        ),
+        (
+            f"Genotype(normal={PAIR}, normal_concat=range(2, 10**10), reduce={PAIR})",
+            "not a Genotype",
+        ),
+        (
+            f"Genotype(normal={PAIR}, normal_concat=range(9999999999), reduce={PAIR})",
+            "normal_concat of the Genotype must list states",
+        ),
+        (
+            f"Genotype(normal={PAIR}, normal_concat=[2.7], reduce={PAIR})",
+            "normal_concat of the Genotype must list states",
+        ),
         (f"Genotype(normal={PAIR})", "the Genotype lacks reduce"),
         (f"Genotype(normal={PAIR}, reduce=[3])", "'reduce' .* list pairs"),
         (
@@ -220,6 +238,7 @@ def test_another_number_of_nodes_is_told():
         ({"cells": 0}, "cells is 0; it must be at least 1"),
         ({"stem": "mnist"}, "stem is 'mnist'"),
         ({"ops": ("none",)}, "ops are none; one at least must not be 'none'"),
+        ({"stem": "imagenet", "channels": 1}, "channels is 1; .* at least 2"),
         ({"ops": ()}, "ops are missing; one at least must not be 'none'"),
         ({"ops": ("none", "conv_9x9")}, "ops are none, conv_9x9; .* different ones of"),
         ({"ops": ("skip_connect",) * 2}, "must be different ones of: none, max_pool"),

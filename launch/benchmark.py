@@ -10,6 +10,7 @@ Suites:
     memory     temporary memory of compiled training steps
     scaling    images a second of the search by number of devices
     tabular    whole searches on a table, hundreds of seeds at once
+    differentiable  what PC-DARTS and ProxylessNAS save, in memory and time
 
 Programs that are compared take turns in one run; compilation is no part of a time.
 ``--peer`` is a command that prints one JSON line of milliseconds, see
@@ -31,6 +32,7 @@ from launch import command
 from launch.command import UserError
 from launch.suites import peer
 from launch.suites.children import SIZES
+from launch.suites.differentiable import differentiable
 from launch.suites.memory import memory
 from launch.suites.relaxed import relaxed
 from launch.suites.scaling import scaling
@@ -45,6 +47,7 @@ SUITES: dict[str, Callable[[Options], Iterator[Row]]] = {
     "memory": memory,
     "scaling": scaling,
     "tabular": tabular,
+    "differentiable": differentiable,
 }
 PEERS = {"supernet": peer.search_rows, "relaxed": peer.relaxed_rows}
 

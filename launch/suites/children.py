@@ -63,14 +63,15 @@ class Program(NamedTuple):
     step: Callable[..., tuple[jax.Array, Any]]
 
 
-def setting(name: str, **options: Any) -> Setting:
-    """A space at its size in `SIZES`, with random images.
+def setting(name: str, size: Size | None = None, **options: Any) -> Setting:
+    """A space with random images.
 
     Args:
       name: of the space.
+      size: that of the name in `SIZES` if None.
       **options: arguments of the space beyond those, such as dtype.
     """
-    size = SIZES[name]
+    size = SIZES[name] if size is None else size
     space = SPACES[name](classes=CLASSES, **(size.arguments | options))
     module, task = space.module("search"), classification(classes=CLASSES)
     image_key, label_key = jax.random.split(jax.random.key(0))

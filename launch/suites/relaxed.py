@@ -5,7 +5,7 @@ logits of the architecture weights, as DARTS does to first order (Liu et al. 201
 https://arxiv.org/abs/1806.09055).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -53,36 +53,56 @@ def alphas(case: Setting) -> tuple[Any, Any]:
     """
     shapes = case.space.spec.relaxed
     logits = {group: jnp.zeros(shape) for group, shape in shapes.items()}
-    return logits, jax.tree.map(lambda a: jnp.ones(a.shape, bool), logits)
+    return logits, {"live": jax.tree.map(lambda a: jnp.ones(a.shape, bool), logits)}
 
 
-def weights_of(logits: Any, live: Any) -> Any:
-    """The relaxed binding at the softmax of some logits."""
-    return {"weights": jax.tree.map(jax.nn.softmax, logits), "live": live}
+def weights_of(logits: Any, rest: Any) -> Any:
+    """The relaxed binding at the softmax of some logits.
+
+    Args:
+      logits: by group.
+      rest: {"live"}, by group or None.
+    """
+    return {"weights": jax.tree.map(jax.nn.softmax, logits), **rest}
 
 
-def relaxed_steps(case: Setting, params: Any) -> dict[str, tuple[Any, Compiled]]:
-    """Runs of STEPS steps each, and their programs."""
-    (logits, live), bind = alphas(case), case.space.bind
+def relaxed_steps(
+    case: Setting,
+    params: Any,
+    relaxed: tuple[Any, Any] | None = None,
+    binding: Callable[[Any, Any], Any] = weights_of,
+    trained: Callable[[Any, Any], Any] | None = None,
+) -> dict[str, tuple[Any, Compiled]]:
+    """Runs of STEPS steps each, and their programs.
+
+    Args:
+      case: the space and its batch.
+      params: shared weights.
+      relaxed: logits, and the rest of what ``binding`` takes; of `alphas` if None.
+      binding: makes the relaxed binding of them.
+      trained: the same for the weight step; as ``binding`` if None.
+    """
+    trained = trained or binding
+    (logits, rest), bind = relaxed or alphas(case), case.space.bind
     adam = optax.adam(3e-4, b1=0.5)
     weight = full_step(case)
 
     def weight_step(state, relaxed, batch):
-        return weight.step(state, bind(weights_of(*relaxed)), batch)
+        return weight.step(state, bind(trained(*relaxed)), batch)
 
     def alpha_step(state, fixed, batch):
-        (logits, opt_state), (params, live) = state, fixed
+        (logits, opt_state), (params, rest) = state, fixed
 
         def loss_of(logits):
-            return case.loss(params, bind(weights_of(logits, live)), batch)
+            return case.loss(params, bind(binding(logits, rest)), batch)
 
         loss, grads = jax.value_and_grad(loss_of)(logits)
         updates, opt_state = adam.update(grads, opt_state)
         return loss, (optax.apply_updates(logits, updates), opt_state)
 
     programs = {
-        "relaxed weight step": (weight_step, weight.start(params), (logits, live)),
-        "alpha step": (alpha_step, (logits, adam.init(logits)), (params, live)),
+        "relaxed weight step": (weight_step, weight.start(params), (logits, rest)),
+        "alpha step": (alpha_step, (logits, adam.init(logits)), (params, rest)),
     }
     found = {}
     for name, (step, *arguments) in programs.items():

@@ -30,7 +30,7 @@ from child_models.ops.initializers import he_normal
 from child_models.ops.layers import Conv, FactorizedReduce
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
-from child_models.shared_params import stacked_param
+from child_models.shared_params import pack, stacked_param, unpack
 from child_models.spaces.enas_layers import (
     Classifier,
     stack_choices,
@@ -64,20 +64,25 @@ class OpBank(nn.Module):
     @nn.compact
     def __call__(self, rows: list[int] | None = None) -> dict[str, jax.Array]:
         """Returns arrays ``[layers, ...]``; of a fixed child, those of its rows."""
-        c = self.channels
-        arrays = {"project": (he_normal(c), (c, c)), **_norm("project", c)}
-        if "conv" in self.op:
-            k = int(self.op[-1])
-            arrays |= _norm("kernel", c)
-            if "sep" in self.op:
-                arrays["depthwise"] = (he_normal(k * k), (k, k, c))
-                arrays["pointwise"] = (he_normal(c), (c, c))
-            else:
-                arrays["kernel"] = (he_normal(k * k * c), (k, k, c, c))
         return {
             name: stacked_param(self, name, init, shape, self.layers, rows)
-            for name, (init, shape) in arrays.items()
+            for name, (init, shape) in op_arrays(self.op, self.channels).items()
         }
+
+
+def op_arrays(op: str, channels: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """(initialiser, shape) of each weight of one operation in one layer."""
+    c = channels
+    arrays = {"project": (he_normal(c), (c, c)), **_norm("project", c)}
+    if "conv" in op:
+        k = int(op[-1])
+        arrays |= _norm("kernel", c)
+        if "sep" in op:
+            arrays["depthwise"] = (he_normal(k * k), (k, k, c))
+            arrays["pointwise"] = (he_normal(c), (c, c))
+        else:
+            arrays["kernel"] = (he_normal(k * k * c), (k, k, c, c))
+    return arrays
 
 
 def _norm(name, channels):
@@ -87,19 +92,26 @@ def _norm(name, channels):
     }
 
 
+def _shapes(channels):
+    return {
+        op: {name: shape for name, (_, shape) in op_arrays(op, channels).items()}
+        for op in OPS
+    }
+
+
 class Op(nn.Module):
-    """One operation, with weights that are operands."""
+    """One operation, with weights that are an operand: its own, or all, packed."""
 
     op: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: dict[str, dict[str, jax.Array]]):
-        own = jax.tree.map(lambda w: w.astype(x.dtype), weights[self.op])
+    def __call__(self, x: jax.Array, weights: jax.Array | dict[str, jax.Array]):
+        if not isinstance(weights, dict):
+            weights = unpack(weights, _shapes(x.shape[-1]))[self.op]
+        own = jax.tree.map(lambda w: w.astype(x.dtype), weights)
 
         def norm(x, name):
-            scale, bias = (
-                weights[self.op][f"{name}_{part}"] for part in ("scale", "bias")
-            )
+            scale, bias = (weights[f"{name}_{part}"] for part in ("scale", "bias"))
             return nn.relu(batch_norm(x, scale, bias)[0])
 
         x = norm(conv2d(x, own["project"][None, None]), "project")
@@ -200,7 +212,7 @@ class SearchNet(nn.Module):
         for i in span:
             op, skips = choices[i]
             row = rows[OPS[op]].index(i)
-            own = {OPS[op]: jax.tree.map(lambda w, row=row: w[row], banks[OPS[op]])}
+            own = jax.tree.map(lambda w, row=row: w[row], banks[OPS[op]])
             x = choose(op, BRANCHES, x, own)
             x = sum((h for bit, h in zip(skips, outputs, strict=True) if bit), x)
             x = batch_norm(x, *(norm[i] for norm in norms))[0]
@@ -228,7 +240,7 @@ class SearchNet(nn.Module):
             jnp.arange(span.start, span.stop),
             stack_choices([choices[i][0] for i in span], len(OPS)),
             jnp.stack([bits(choices[i][1]) for i in span]),
-            rows(weights[1]),
+            rows(pack(weights[1])),
             rows(norms),
         )
         empty = jnp.stack([jnp.zeros_like(x)] * len(span))

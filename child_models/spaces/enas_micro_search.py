@@ -14,7 +14,6 @@ same two 1x1 convolutions.
 """
 
 import functools
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -37,7 +36,7 @@ from child_models.ops.initializers import he_normal
 from child_models.ops.layers import Conv, FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
-from child_models.shared_params import stacked_param
+from child_models.shared_params import pack, stacked_param, unpack
 from child_models.spaces.enas_layers import (
     Classifier,
     stack_choices,
@@ -104,25 +103,8 @@ def sep_conv_shapes(size: int, channels: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def pack(banks: dict[str, dict[str, jax.Array]]) -> jax.Array:
-    """All banks side by side, ``[E, n]``: a loop slices one array instead of eight."""
-    names = [(op, name) for op in KERNEL_SIZES for name in banks[op]]
-    arrays = [banks[op][name] for op, name in sorted(names)]
-    return jnp.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
-
-
-def unpack(row: jax.Array, op: str, channels: int) -> dict[str, jax.Array]:
-    """The arrays of one op in a row of `pack`."""
-    shapes = {
-        (bank, name): shape
-        for bank, size in KERNEL_SIZES.items()
-        for name, shape in sep_conv_shapes(size, channels).items()
-    }
-    names = sorted(shapes)
-    ends = np.cumsum([math.prod(shapes[name]) for name in names])
-    parts = dict(zip(names, jnp.split(row, ends[:-1]), strict=True))
-    own = [name for name in names if name[0] == op]
-    return {name[1]: parts[name].reshape(shapes[name]) for name in own}
+def _shapes(channels):
+    return {op: sep_conv_shapes(size, channels) for op, size in KERNEL_SIZES.items()}
 
 
 class SepConv(nn.Module):
@@ -133,7 +115,7 @@ class SepConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, weights: jax.Array | dict[str, jax.Array]):
         if not isinstance(weights, dict):
-            weights = unpack(weights, self.op, x.shape[-1])
+            weights = unpack(weights, _shapes(x.shape[-1]))[self.op]
         for i in range(2):
             w = jax.tree.map(lambda a, i=i: a[i], weights)
             x = depthwise_conv2d(nn.relu(x), w["depthwise"].astype(x.dtype))

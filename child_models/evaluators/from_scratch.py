@@ -2,9 +2,8 @@
 
 The reward of NAS-RL (Zoph & Le 2017, https://arxiv.org/abs/1611.01578) and of all
 multi-trial search since: the accuracy on the validation split.  Unlike there, children
-are trained in the search form by the sampled binding, inside the compiled search, so
-that one program serves all architectures of a space: compiling one by itself takes
-longer than training it briefly.
+are trained in the search form by the sampled binding, so that one program serves all
+architectures of a space: compiling one by itself takes longer than training it briefly.
 
 A trial depends on its decisions and on the key of its policy step, and on nothing else.
 All children of a policy step share that key (initial weights, order of images,
@@ -149,6 +148,7 @@ def from_scratch(
         evaluate,
         score,
         execution=where,
+        score_key=lambda state: state.score_key,
     )
 
 

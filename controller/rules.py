@@ -31,6 +31,14 @@ class Rule(Protocol):
         """float[V]: relative odds at which `sample` draws; equal by default."""
         return jnp.ones(spec.max_choices)
 
+    def exchanges(self, spec: "DecisionSpec") -> tuple[tuple[int, int], ...]:
+        """Pairs of decisions that may change together, by exchanging their values.
+
+        They are neighbours where neither may take the other's value by itself; so an
+        edge goes from one state to another where a node has as many as it must have.
+        """
+        return ()
+
     def derive(self, spec: "DecisionSpec", table: jax.Array) -> jax.Array:
         """int32[T]: the legal vector that relaxed weights stand for; traceable.
 

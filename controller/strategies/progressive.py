@@ -4,9 +4,9 @@ PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, algorithm 1.  All cells
 block are trained; a surrogate is fitted; the trained cells are extended by every block,
 the K best by prediction are trained, and so on.
 
-A spec that has a decision of group "blocks" goes through these levels.  Any other is
-one level: some architectures are drawn uniformly, and then, again and again, the K best
-by prediction of all that were not tried are trained.
+A spec with a decision of group "blocks", from 1 on, goes through these levels.  Any
+other is one level: some architectures are drawn uniformly, and then, again and again,
+the K best by prediction of all that were not tried are trained.
 
 Shapes: K beam, Q room in the queue, M trials of room, C candidates, n trials, T
 decisions.
@@ -19,8 +19,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from controller.evolution import uniform_population
 from controller.options import build
-from controller.spec import DecisionSpec
+from controller.spec import DecisionSpec, has_levels
 from controller.strategies import expansion
 from controller.strategies.distinct import distinct
 from controller.surrogates import SURROGATES, Surrogate
@@ -95,7 +96,7 @@ def progressive(
             "leave the former out"
         )
     model = build("surrogate_options", SURROGATES[surrogate], spec, surrogate_options)
-    if "blocks" in spec.groups:
+    if has_levels(spec):
         source = expansion.levels(spec, beam)
     elif spec.size() <= ENUMERABLE:
         source = expansion.everything(spec, first)
@@ -177,7 +178,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
     def best(key, state, n):
         mask = jnp.arange(capacity) < state.count
         order = jnp.argsort(jnp.where(mask, -state.reward, jnp.inf))
-        drawn = jax.vmap(spec.sample)(jax.random.split(key, n))
+        drawn = uniform_population(spec, key, n)
         table = jnp.where(mask[order][:, None], state.decisions[order], state.best)
         return distinct(jnp.vstack([state.best, table, drawn]), n)
 

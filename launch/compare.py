@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 
 from child_models.evaluators.tabular import lookup
 from child_models.spaces import SPACES
-from child_models.tables import Table, read_table, rows_of
+from child_models.tables import Table, read_table, row_index, rows_of
 from controller.budget import Budget, History, many_searches
 from controller.spec import DecisionSpec
-from controller.strategies import STRATEGIES
+from controller.strategies import STRATEGIES, check_able
 from controller.types import Evaluator, check_gradients
 from launch import command, curves
 from launch.build import resolve_named
@@ -154,6 +154,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     with user_errors("config"):
         for evaluator in evaluators.values():
             budget.check(float(evaluator.data["cost"].max()))
+    index = row_index(table.decisions, spec)
     built = _strategies(config, spec, next(iter(evaluators.values())))
     digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
@@ -179,7 +180,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
             search = many_searches(strategy, evaluators[reward], samples=samples)
             history, seconds = _searches(kept, search, keys, budget)
             report["seconds"][name] += seconds
-            taken = rows_of(table, spec, history.decisions)
+            taken = rows_of(index, spec, history.decisions)
             rows |= _summaries(table, reward, datasets, history, taken)
             for dataset in datasets:
                 traces[name][dataset] = _trace(
@@ -263,9 +264,10 @@ def _strategies(
 ) -> dict[str, Any]:
     built = {}
     for name, options in config.strategies.to_dict().items():
-        samples, factory = options.pop("samples"), STRATEGIES[options.pop("name")]
+        samples, method = options.pop("samples"), options.pop("name")
         with user_errors(f"config.strategies.{name}"):
-            built[name] = factory(spec, **options), samples
+            check_able(method, spec)
+            built[name] = STRATEGIES[method](spec, **options), samples
             check_gradients(built[name][0], evaluator)
     return built
 

@@ -69,7 +69,7 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
         no architecture of the space, and on missing or repeated architectures.
     """
     arrays = read_arrays(path)
-    if "ops" in arrays and "hp200_cifar10_test" in arrays:
+    if "ops" in arrays and "decisions" not in arrays:
         table = from_nasbench201(arrays)
     else:
         table = _from_columns(arrays, spec)
@@ -136,7 +136,10 @@ def _from_columns(file: Mapping[str, np.ndarray], spec: DecisionSpec) -> Table:
     for key in file:
         kind, _, name = key.partition("_")
         if kind in KINDS and name:
-            columns[kind][name] = np.asarray(file[key], np.float64)
+            try:
+                columns[kind][name] = np.asarray(file[key], np.float64)
+            except ValueError as error:
+                raise ValueError(f"column {key} holds no numbers: {error}") from error
     for kind in ("reward", "value"):
         if not columns[kind]:
             raise ValueError(

@@ -42,7 +42,8 @@ class Executor(NamedTuple):
         None where none is within the time.
       collect: ``(evaluator state, ticket) -> (evaluator state, Outcome)`` of a finished
         one.
-      score: ``(evaluator state, decisions) -> float``, for the final choice.
+      score: ``(evaluator state, decisions) -> float``, for the final choice; NaN where
+        the child failed.
       announce: ``(evaluator state, [decisions]) -> None``: all whose scores are about
         to be asked for, so that they are measured side by side; None where that is of
         no use.
@@ -63,7 +64,7 @@ class Runner(NamedTuple):
       prepare: ``(evaluator state, Proposal) -> None``: compiles for such proposals.
       run: ``(key, evaluator state, Proposal) -> (evaluator state, Trial, reason)``; the
         trial is on the host.  A child that fails is not valid, of a reason.
-      score: ``(evaluator state, decisions) -> float``.
+      score: ``(evaluator state, decisions) -> float``; NaN where the child failed.
     """
 
     prepare: Callable[[Any, Proposal], None]
@@ -109,7 +110,10 @@ def runner(evaluator: Evaluator) -> Runner:
 
     def score(state, decisions):
         if evaluator.score_key is None:
-            return float(score_alone(state, data, decisions))
+            try:
+                return float(score_alone(state, data, decisions))
+            except FAILURES:
+                return math.nan
         decisions = np.asarray(decisions, np.int32)[None]
         _, trial, _ = run(evaluator.score_key(state), state, Proposal(decisions, None))
         return float(trial.reward[0]) if trial.valid[0] else math.nan

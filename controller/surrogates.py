@@ -235,7 +235,8 @@ def ensemble(
 
     PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, section 4.2 and appendix
     A: the L1 loss, Adam.  Rewards are standardised, so that the networks end without a
-    sigmoid.
+    sigmoid.  Every fit begins anew at one learning rate; the paper's goes on at a fifth
+    of the first.
 
     Args:
       spec: of the space.

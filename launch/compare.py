@@ -148,8 +148,10 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     if budget.seconds is not None:
         for reward in targets:
             if reward not in table.cost:
+                known = ", ".join(table.cost) or "none"
                 raise UserError(
-                    f"config.seconds: the table has no cost_{reward}; count evaluations"
+                    f"config.seconds: the table has no cost {reward!r}; it has "
+                    f"{known}; without costs count evaluations"
                 )
     with user_errors("config"):
         for evaluator in evaluators.values():
@@ -179,6 +181,7 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
             kept = Kept(path, _fingerprint(config, name, digest))
             search = many_searches(strategy, evaluators[reward], samples=samples)
             history, seconds = _searches(kept, search, keys, budget)
+            _check_found(name, reward, history)
             report["seconds"][name] += seconds
             taken = rows_of(index, spec, history.decisions)
             rows |= _summaries(table, reward, datasets, history, taken)
@@ -206,6 +209,16 @@ def _searches(kept: Kept, search, keys, budget: Budget) -> tuple[History, float]
         kept.write(**arrays)
     seconds = float(arrays.pop("seconds"))
     return History(**arrays), seconds
+
+
+def _check_found(name: str, reward: str, history: History) -> None:
+    """Refuses searches that have nothing to report."""
+    empty = int(np.sum(history.incumbent()[:, -1] < 0))
+    if empty:
+        raise UserError(
+            f"{name} found nothing valid in {empty} of {len(history.reward)} searches "
+            f"on reward_{reward}, most of which is masked; raise the budget"
+        )
 
 
 def _fields() -> list[str]:
@@ -293,7 +306,8 @@ def _summaries(table, reward, datasets, history: History, taken) -> dict[str, An
 
 def _trace(values, history: History, budget: Budget) -> Trace:
     """The incumbent's value over what was spent, over seeds."""
-    best = np.take_along_axis(values, history.incumbent(), axis=1)
+    which = history.incumbent()
+    best = np.where(which < 0, np.nan, np.take_along_axis(values, which, axis=1))
     if budget.seconds is None:
         spent = np.broadcast_to(np.arange(1.0, best.shape[1] + 1), best.shape)
         grid = spent[0]

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import re
 import socket
@@ -208,7 +209,10 @@ class _Tasks:
         ticket = self._scores.pop(name)
         while self.wait([ticket], 60.0) is None:
             pass
-        return self._get(ticket.tasks[0])
+        try:
+            return self._get(ticket.tasks[0])
+        except _Died:
+            return math.nan
 
     def announce(self, state: Any, decisions: Sequence[Any]) -> None:
         """Begins to measure scores, or lets them wait for a free worker."""
@@ -251,8 +255,14 @@ def connect(workers: int, gpus: float) -> Any:
     """
     import ray
 
-    if ray.is_initialized():
-        return ray
+    if not ray.is_initialized():
+        _initialize(ray, workers)
+    if ray.cluster_resources().get("GPU", 0) < gpus:
+        raise UserError(f"evaluator.gpus is {gpus}; the Ray cluster has not so many")
+    return ray
+
+
+def _initialize(ray: Any, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if address == "local":
@@ -268,9 +278,6 @@ def connect(workers: int, gpus: float) -> Any:
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(_unreachable(address, error)) from error
-    if ray.cluster_resources().get("GPU", 0) < gpus:
-        raise UserError(f"evaluator.gpus is {gpus}; the Ray cluster has not so many")
-    return ray
 
 
 def _check_reachable(address: str) -> None:

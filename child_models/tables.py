@@ -27,6 +27,7 @@ import numpy as np
 from controller.spec import DecisionSpec
 
 KINDS = ("reward", "value", "cost")
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what reading such an npz raises
 DENSE = 2**24  # most decision vectors, legal or not, that an index is made for
 
 
@@ -68,7 +69,7 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
         no architecture of the space, and on missing or repeated architectures.
     """
     arrays = read_arrays(path)
-    if "ops" in arrays and "hp200_cifar10_test" in arrays:
+    if "ops" in arrays and "decisions" not in arrays:
         table = from_nasbench201(arrays)
     else:
         table = _from_columns(arrays, spec)
@@ -89,7 +90,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGED as error:
         raise ValueError(f"table {path} is damaged: {error}") from error
 
 
@@ -135,7 +136,10 @@ def _from_columns(file: Mapping[str, np.ndarray], spec: DecisionSpec) -> Table:
     for key in file:
         kind, _, name = key.partition("_")
         if kind in KINDS and name:
-            columns[kind][name] = np.asarray(file[key], np.float64)
+            try:
+                columns[kind][name] = np.asarray(file[key], np.float64)
+            except ValueError as error:
+                raise ValueError(f"column {key} holds no numbers: {error}") from error
     for kind in ("reward", "value"):
         if not columns[kind]:
             raise ValueError(
@@ -281,8 +285,7 @@ def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
     return index
 
 
-def rows_of(table: Table, spec: DecisionSpec, decisions: np.ndarray) -> np.ndarray:
-    """int[...]: rows of the table for decisions int[..., T]."""
+def rows_of(index: np.ndarray, spec: DecisionSpec, decisions: np.ndarray) -> np.ndarray:
+    """int[...]: rows of a table, of its `row_index`, for decisions int[..., T]."""
     vectors = np.moveaxis(np.asarray(decisions), -1, 0)
-    flat = np.ravel_multi_index(vectors, spec.num_choices)
-    return row_index(table.decisions, spec)[flat]
+    return index[np.ravel_multi_index(vectors, spec.num_choices)]

@@ -5,7 +5,7 @@
 
 Xie and Yuille 2017, https://arxiv.org/abs/1703.01513: 20 individuals, 50 generations,
 stages of 3, 4 and 5 nodes with 8, 16 and 32 filters of 5x5, 120 epochs a child.  The
-paper's rate of learning falls in steps; here it is a cosine.
+paper's rate of learning falls in steps from 0.001; here it is a cosine from 0.01.
 Hours: not measured here; the paper took 17 GPU-days.
 Expected: 77.19 % for the best individual of the paper's search; this one is not
 measured here.

@@ -42,18 +42,16 @@ class Budget(NamedTuple):
         """
         if (self.seconds is None) == (self.evaluations is None):
             raise ValueError(
-                f"budget has seconds={self.seconds} and evaluations={self.evaluations};"
-                " give one of them"
+                f"the budget has seconds={self.seconds} and evaluations="
+                f"{self.evaluations}; give one of them"
             )
         if self.evaluations is not None and self.evaluations < 1:
-            raise ValueError(
-                f"budget.evaluations is {self.evaluations}; it must be 1 or more"
-            )
+            raise ValueError(f"evaluations is {self.evaluations}; it must be 1 or more")
         if self.seconds == math.inf:
-            raise ValueError("budget.seconds is infinite; no search would end")
+            raise ValueError("seconds is infinite; no search would end")
         if self.seconds is not None and not self.seconds >= dearest:
             raise ValueError(
-                f"budget.seconds is {self.seconds:g}; one evaluation costs up to "
+                f"seconds is {self.seconds:g}; one evaluation costs up to "
                 f"{dearest:.4g} seconds"
             )
 
@@ -75,7 +73,10 @@ class History(NamedTuple):
     paid: np.ndarray
 
     def incumbent(self) -> np.ndarray:
-        """int[S, E]: which evaluation was the best so far, the first of equal ones."""
+        """int[S, E]: which evaluation was the best so far, the first of equal ones.
+
+        -1 before one was valid.
+        """
         reward = np.where(self.paid, self.reward, -np.inf)
         is_record = (
             reward
@@ -83,7 +84,7 @@ class History(NamedTuple):
                 np.pad(reward, ((0, 0), (1, 0)), constant_values=-np.inf), axis=1
             )[:, :-1]
         )
-        steps = np.where(is_record, np.arange(reward.shape[1]), 0)
+        steps = np.where(is_record, np.arange(reward.shape[1]), -1)
         return np.maximum.accumulate(steps, axis=1)
 
 

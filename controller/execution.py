@@ -3,10 +3,12 @@
 Shapes: n architectures a proposal.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from controller.types import Evaluator, Key, Proposal, Trial
@@ -40,7 +42,8 @@ class Executor(NamedTuple):
         None where none is within the time.
       collect: ``(evaluator state, ticket) -> (evaluator state, Outcome)`` of a finished
         one.
-      score: ``(evaluator state, decisions) -> float``, for the final choice.
+      score: ``(evaluator state, decisions) -> float``, for the final choice; NaN where
+        the child failed.
       announce: ``(evaluator state, [decisions]) -> None``: all whose scores are about
         to be asked for, so that they are measured side by side; None where that is of
         no use.
@@ -61,7 +64,7 @@ class Runner(NamedTuple):
       prepare: ``(evaluator state, Proposal) -> None``: compiles for such proposals.
       run: ``(key, evaluator state, Proposal) -> (evaluator state, Trial, reason)``; the
         trial is on the host.  A child that fails is not valid, of a reason.
-      score: ``(evaluator state, decisions) -> float``.
+      score: ``(evaluator state, decisions) -> float``; NaN where the child failed.
     """
 
     prepare: Callable[[Any, Proposal], None]
@@ -72,31 +75,50 @@ class Runner(NamedTuple):
 def runner(evaluator: Evaluator) -> Runner:
     """Compiles an evaluator's functions for one architecture at a time.
 
-    One whose children inherit weights compiles each of them by itself.
+    That is one program: a score is a trial of another key, wherever an evaluator says
+    so by `Evaluator.score_key`.  One whose children inherit weights compiles each of
+    them by itself.
     """
     data = evaluator.data
     if evaluator.keep is not None:
         return _by_itself(evaluator)
-    evaluate, score = jax.jit(evaluator.evaluate), jax.jit(evaluator.score)
+
+    @jax.jit
+    def trial_of(key, state, data, decisions):
+        proposal = Proposal(decisions, jnp.zeros(1))
+        state, trial = evaluator.evaluate(key, state, data, proposal)
+        return state, trial._replace(proposal=None)
+
+    score_alone = jax.jit(evaluator.score)
     programs = {}
 
     def program(*arguments):
         if not programs:
-            programs["run"] = evaluate.lower(*arguments).compile()
+            programs["run"] = trial_of.lower(*arguments).compile()
         return programs["run"]
 
     def prepare(state, proposal):
-        program(jax.random.key(0), state, data, rows_of(proposal)[0])
+        program(jax.random.key(0), state, data, proposal.decisions[:1])
 
     def run(key, state, proposal):
-        arguments = (key, state, data, proposal)
+        arguments = (key, state, data, proposal.decisions)
         try:
             state, trial = jax.block_until_ready(program(*arguments)(*arguments))
         except FAILURES as error:
-            return state, nothing(jax.eval_shape(evaluate, *arguments)[1]), why(error)
-        return state, jax.device_get(trial._replace(proposal=None)), None
+            return state, nothing(jax.eval_shape(trial_of, *arguments)[1]), why(error)
+        return state, jax.device_get(trial), None
 
-    return Runner(prepare, run, lambda state, d: float(score(state, data, d)))
+    def score(state, decisions):
+        if evaluator.score_key is None:
+            try:
+                return float(score_alone(state, data, decisions))
+            except FAILURES:
+                return math.nan
+        decisions = np.asarray(decisions, np.int32)[None]
+        _, trial, _ = run(evaluator.score_key(state), state, Proposal(decisions, None))
+        return float(trial.reward[0]) if trial.valid[0] else math.nan
+
+    return Runner(prepare, run, score)
 
 
 def _by_itself(evaluator: Evaluator) -> Runner:

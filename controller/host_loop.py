@@ -123,7 +123,7 @@ def make_host_loop(
         if strategy.alive is not None and evaluator.keep is not None:
             parents = [np.ravel(item.proposal.parent) for item in queue]
             new = evaluator.keep(
-                new, np.concatenate([strategy.alive(policy), *parents])
+                new, np.concatenate([np.ravel(strategy.alive(policy)), *parents])
             )
         state = state.replace(strategy=policy, evaluator=new, pending=tuple(queue))
         return state, row

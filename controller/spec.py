@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,10 @@ import numpy as np
 from controller.codec import JSON_CODEC, Codec
 from controller.graph import Graph as Graph
 from controller.graph_spec import GraphSpec
+from controller.rules import Distinct as Distinct
+from controller.rules import FirstNodes as FirstNodes
+from controller.rules import Rule as Rule
+from controller.rules import greedy
 
 
 class Decision(NamedTuple):
@@ -45,70 +49,6 @@ class Decision(NamedTuple):
     group: str = "op"
     node: int = -1
     targets: tuple[int, ...] = ()
-
-
-class Rule(Protocol):
-    """Prefix-aware legality; implementations are hashable (frozen dataclasses)."""
-
-    def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
-        """bool[V]: the choices of decision t that the earlier ones allow; traceable."""
-        ...
-
-    def size(self, spec: "DecisionSpec") -> int:
-        """The exact number of decision vectors that are legal."""
-        ...
-
-    def prior(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
-        """float[V]: relative odds at which `sample` draws; equal by default."""
-        return jnp.ones(spec.max_choices)
-
-    def derive(self, spec: "DecisionSpec", table: jax.Array) -> jax.Array:
-        """int32[T]: the legal vector that relaxed weights stand for; traceable.
-
-        Args:
-          spec: of the space.
-          table: float[T, V], -inf where a choice does not exist.
-        """
-        return greedy(spec, table)
-
-
-def greedy(spec: "DecisionSpec", table: jax.Array) -> jax.Array:
-    """int32[T]: the heaviest legal choice of each decision in turn, float[T, V]."""
-
-    def step(prefix, t):
-        row = jnp.where(spec.legal(prefix, t), table[t], -jnp.inf)
-        return prefix.at[t].set(jnp.argmax(row).astype(jnp.int32)), None
-
-    start = jnp.zeros(spec.length, jnp.int32)
-    return jax.lax.scan(step, start, jnp.arange(spec.length))[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Distinct(Rule):
-    """A rule: within each set of positions, no choice is taken twice.
-
-    Covers two distinct inputs of a node, and levels that are used once (NAS-FPN).
-
-    Attributes:
-      sets: disjoint tuples of decision indices; all members of one set have the same
-        number of choices.
-    """
-
-    sets: tuple[tuple[int, ...], ...]
-
-    def legal(self, spec: "DecisionSpec", prefix: jax.Array, t: jax.Array) -> jax.Array:
-        peers = np.zeros((spec.length, spec.length), bool)  # [t, earlier peers of t]
-        for positions in self.sets:
-            for a, b in itertools.combinations(sorted(positions), 2):
-                peers[b, a] = True
-        taken = jax.nn.one_hot(prefix, spec.max_choices, dtype=bool)
-        return ~jnp.any(taken & jnp.asarray(peers)[t][:, None], axis=0)
-
-    def size(self, spec: "DecisionSpec") -> int:
-        counts = [len(d.choices) for d in spec.decisions]
-        grouped = {t for positions in self.sets for t in positions}
-        free = math.prod(n for t, n in enumerate(counts) if t not in grouped)
-        return free * math.prod(math.perm(counts[p[0]], len(p)) for p in self.sets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,49 +231,84 @@ class DecisionSpec:
         start = jnp.zeros(self.length, jnp.int32)
         return jax.lax.scan(step, start, (keys, jnp.arange(self.length)))[0]
 
+    # ---- moves ----------------------------------------------------------------------
+
+    @functools.cached_property
+    def exchanges(self) -> tuple[tuple[int, int], ...]:
+        """The P pairs of `Rule.exchanges`."""
+        return () if self.rule is None else self.rule.exchanges(self)
+
+    @property
+    def num_moves(self) -> int:
+        """M = T V + P: decision t becomes v, in turn, and then the exchanges."""
+        return self.length * self.max_choices + len(self.exchanges)
+
+    def move(self, decisions: jax.Array, i: jax.Array) -> jax.Array:
+        """int32[T]: the vector after move i of M, legal where `neighbors` says so."""
+        t, value = jnp.divmod(i, self.max_choices)
+        changed = decisions.at[t].set(value, mode="drop")
+        if not self.exchanges:
+            return changed
+        a, b = jnp.array(self.exchanges)[i - self.length * self.max_choices]
+        swapped = decisions.at[a].set(decisions[b]).at[b].set(decisions[a])
+        return jnp.where(t < self.length, changed, swapped)
+
     def neighbors(self, decisions: jax.Array) -> jax.Array:
-        """The legal vectors that differ in exactly one decision.
+        """The moves that lead to another legal vector; each to one of its own.
 
         Args:
           decisions: int32[T], legal.
 
         Returns:
-          bool[T, V], whether decision t may become v with the rest kept.
+          bool[M], see `num_moves`.
         """
         values = jnp.arange(self.max_choices, dtype=jnp.int32)
         different = values[None] != decisions[:, None]
         if self.rule is None:
-            return different & (values[None] < jnp.array(self.num_choices)[:, None])
+            exists = values[None] < jnp.array(self.num_choices)[:, None]
+            return (different & exists).ravel()
 
-        def allowed(t, value):
-            return self.is_legal(decisions.at[t].set(value))
+        def leads_to_legal(i):
+            return self.is_legal(self.move(decisions, i))
 
-        over_values = jax.vmap(allowed, in_axes=(None, 0))
-        steps = jnp.arange(self.length)
-        return different & jax.vmap(over_values, (0, None))(steps, values)
+        legal = jax.vmap(leads_to_legal)(jnp.arange(self.num_moves))
+        single = legal[: different.size].reshape(different.shape) & different
+        if not self.exchanges:
+            return single.ravel()
+        a, b = jnp.array(self.exchanges).T
+        x, y = decisions[a], decisions[b]
+        both = legal[different.size :] & (x != y) & ~single[a, y] & ~single[b, x]
+        return jnp.concatenate([single.ravel(), both])
 
     def mutate(
         self, key: jax.Array, decisions: jax.Array, weights: jax.Array | None = None
     ) -> jax.Array:
-        """Changes exactly one decision to another legal value.
+        """Makes one move, see `neighbors`; where there is none, the vector stays.
 
-        The position is drawn among those that can change with the rest kept, the value
-        uniformly over its alternatives.  Where nothing can change alone, the vector is
-        returned as it is.
+        Without exchanges the decision is drawn among those that can change, and its
+        value uniformly over its alternatives; with them, all moves are equally likely.
 
         Args:
           key: consumed.
           decisions: int32[T], legal.
-          weights: float[T], relative probability of each position; None for equal ones.
+          weights: float[T], relative probability of each decision, and of the first of
+            an exchange; None for equal ones.
 
         Returns:
           int32[T], legal.
         """
+        moves = self.neighbors(decisions)
+        weights = jnp.ones(self.length) if weights is None else weights
+        if self.exchanges:
+            a, _ = jnp.array(self.exchanges).T
+            weights = jnp.append(jnp.repeat(weights, self.max_choices), weights[a])
+            logits = jnp.where(moves, jnp.log(weights), -jnp.inf)
+            i = jax.random.categorical(key, jnp.where(moves.any(), logits, 0.0))
+            return jnp.where(moves.any(), self.move(decisions, i), decisions)
+        table = moves.reshape(self.length, self.max_choices)
         position_key, value_key = jax.random.split(key)
-        table = self.neighbors(decisions)
         movable = jnp.any(table, axis=1)
-        logits = jnp.zeros(self.length) if weights is None else jnp.log(weights)
-        masked = jnp.where(movable, logits, -jnp.inf)
+        masked = jnp.where(movable, jnp.log(weights), -jnp.inf)
         t = jax.random.categorical(position_key, jnp.where(movable.any(), masked, 0.0))
         row = jnp.where(table[t], 0.0, -jnp.inf)
         value = jax.random.categorical(value_key, row).astype(jnp.int32)
@@ -398,6 +373,13 @@ class DecisionSpec:
           ValueError: if the text is not of this space, or names an illegal decision.
         """
         return self.validate(self.codec.decode(self, text))
+
+
+def has_levels(spec: DecisionSpec) -> bool:
+    """Whether decision 0, of group "blocks", counts them one by one, from 1 on."""
+    first = spec.decisions[0]
+    numbers = range(1, len(first.choices) + 1)
+    return first.group == "blocks" and first.choices == tuple(map(str, numbers))
 
 
 Spec = DecisionSpec | GraphSpec

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from controller.spec import DecisionSpec
+from controller.spec import DecisionSpec, has_levels
 from controller.types import Key
 
 
@@ -97,6 +97,9 @@ def linear(
 ) -> Surrogate:
     """Ridge regression on `pairwise_features`: of Gaussian weights, the posterior mean.
 
+    It knows nothing of choices that no trial has, so that it cannot rank the blocks
+    that progressive search adds; the networks can.
+
     Args:
       spec: of the space.
       ridge: variance of the noise, where that of a reward is 1.
@@ -151,7 +154,12 @@ class _Embedding(nn.Module):
 
 
 class _MLP(nn.Module):
-    """On the mean of the embeddings, each scaled by its place."""
+    """On the mean of the embeddings, each scaled by its place.
+
+    Where the number of blocks is a decision, on the mean over those that there are: a
+    block's embedding joins those of its decisions, and is the same at every place, so
+    that a block that no trial has is known by those like it.
+    """
 
     spec: DecisionSpec
     width: int
@@ -160,13 +168,39 @@ class _MLP(nn.Module):
     @nn.compact
     def __call__(self, decisions):
         x = _Embedding(self.spec, self.width)(decisions)
-        place = self.param("place", nn.initializers.normal(1.0), x.shape)
-        x = nn.relu(nn.Dense(self.hidden)(jnp.mean(x * place, axis=0)))
+        if has_levels(self.spec):
+            x = self._mean_block(x, decisions[0] + 1)
+        else:
+            place = self.param("place", nn.initializers.normal(1.0), x.shape)
+            x = jnp.mean(x * place, axis=0)
+        x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(1)(x)[0]
+
+    def _mean_block(self, x, count):
+        """[D width] of [T, width], D decisions of the largest block."""
+        members = _blocks(self.spec)
+        most = max(map(len, members))
+        absent = len(x)  # row of zeros
+        index = np.array([m + [absent] * (most - len(m)) for m in members])
+        rows = jnp.concatenate([x, jnp.zeros((1, self.width))])[index]
+        there = jnp.arange(len(members)) < count
+        blocks = rows.reshape(len(members), -1) * there[:, None]
+        return jnp.sum(blocks, axis=0) / count
+
+
+def _blocks(spec):
+    """The decisions of each block, where their number is decision 0."""
+    return [
+        [t for t, d in enumerate(spec.decisions) if d.node == block]
+        for block in range(spec.num_choices[0])
+    ]
 
 
 class _LSTM(nn.Module):
-    """Over the embeddings in turn, then a linear layer on the last state."""
+    """Over the embeddings in turn, then a linear layer on the last state.
+
+    Where the number of blocks is a decision, the last state is that of the last block.
+    """
 
     spec: DecisionSpec
     width: int
@@ -175,8 +209,12 @@ class _LSTM(nn.Module):
     @nn.compact
     def __call__(self, decisions):
         x = _Embedding(self.spec, self.width)(decisions)
+        last = len(x) - 1
+        if has_levels(self.spec):
+            ends = np.cumsum(list(map(len, _blocks(self.spec))))
+            last = jnp.array(ends)[decisions[0]]
         x = nn.RNN(nn.OptimizedLSTMCell(self.hidden))(x)
-        return nn.Dense(1)(x[-1])[0]
+        return nn.Dense(1)(x[last])[0]
 
 
 _PART = 2048  # candidates that networks predict at once
@@ -197,11 +235,12 @@ def ensemble(
 
     PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, section 4.2 and appendix
     A: the L1 loss, Adam.  Rewards are standardised, so that the networks end without a
-    sigmoid.
+    sigmoid.  Every fit begins anew at one learning rate; the paper's goes on at a fifth
+    of the first.
 
     Args:
       spec: of the space.
-      network: "mlp" on the mean of the embeddings, or "lstm".
+      network: "mlp" on the mean of the blocks' embeddings, or "lstm".
       members: E.
       width: of an embedding.
       hidden: units.

@@ -97,7 +97,11 @@ def execution(
     order: str = "submission",
     gpus: float = 0.0,
 ) -> Execution:
-    """Checks an execution; "auto" is "compiled" where that can be, else "local".
+    """Checks an execution.
+
+    "auto" is "local": its one program serves trials and scores, and a child that the
+    machine refuses is a trial that is not valid.  Several processes search together by
+    "compiled" only, so that it is that one for them.
 
     Raises:
       ValueError: on an unknown name or a number out of its range.
@@ -119,7 +123,8 @@ def execution(
             "worker and the order 'submission'"
         )
     if executor == "auto":
-        executor = "compiled" if can_compile else "local"
+        several = jax.process_count() > 1
+        executor = "compiled" if several and can_compile else "local"
     return Execution(executor, workers, order, gpus)
 
 
@@ -145,6 +150,9 @@ class Evaluator(NamedTuple):
         for an evaluator of weights that no child inherits.  One that has it is not
         traceable.
       gradients: whether trials of relaxed proposals hold d loss / d relaxed weights.
+      score_key: ``(state) -> key``: `score` is the reward of a trial of `evaluate` with
+        this key, NaN where it is not valid, so that one program serves both; None where
+        it is something else.
     """
 
     data: Any
@@ -156,6 +164,7 @@ class Evaluator(NamedTuple):
     execution: Execution = Execution()
     keep: Callable[[Any, Any], Any] | None = None
     gradients: bool = False
+    score_key: Callable[[Any], Key] | None = None
 
 
 def no_improvement(

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from controller.execution import Executor, Runner, in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import Loop, Schedule, make_loop, schedule
 from controller.policies.lstm import lstm_policy
-from controller.strategies import STRATEGIES
+from controller.strategies import STRATEGIES, check_able
 from controller.types import Evaluator, Execution, Strategy
 from launch.command import UserError, user_errors
 from launch.on_ray import on_ray
@@ -254,7 +254,8 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
     dataset = build_dataset(config) if dataset is None else dataset
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
-    _check_kind(config, space)
+    with user_errors(f"config.strategy.name, of config.space.name={config.space.name}"):
+        check_able(config.strategy.name, space.spec)
     strategy = _build_strategy(config, space)
     elsewhere = config.evaluator.get("executor") == "ray"  # on devices of its own
     mesh = None if elsewhere else build_mesh(train.devices)
@@ -305,17 +306,6 @@ def _runner(config: Mapping[str, Any], dataset: Dataset) -> Runner:
     config = resolve({**config, "evaluator": here})
     prepare_jax(config)
     return runner(build(config, dataset).evaluator)
-
-
-def _check_kind(config: ConfigDict, space: Space) -> None:
-    """Strategies take decisions or graphs, as their parameter `spec` says."""
-    kinds = {name: get_type_hints(f)["spec"] for name, f in STRATEGIES.items()}
-    if not isinstance(space.spec, kinds[config.strategy.name]):
-        able = [name for name, kind in kinds.items() if isinstance(space.spec, kind)]
-        raise UserError(
-            f"config.strategy.name is {config.strategy.name!r}, which cannot search "
-            f"config.space.name={config.space.name}; able are: {', '.join(able)}"
-        )
 
 
 def _build_strategy(config: ConfigDict, space: Space) -> Strategy:

@@ -23,10 +23,10 @@ from ml_collections import ConfigDict
 
 from child_models.evaluators.tabular import lookup
 from child_models.spaces import SPACES
-from child_models.tables import Table, read_table, rows_of
+from child_models.tables import Table, read_table, row_index, rows_of
 from controller.budget import Budget, History, many_searches
 from controller.spec import DecisionSpec
-from controller.strategies import STRATEGIES
+from controller.strategies import STRATEGIES, check_able
 from controller.types import Evaluator, check_gradients
 from launch import command, curves
 from launch.build import resolve_named
@@ -148,12 +148,15 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
     if budget.seconds is not None:
         for reward in targets:
             if reward not in table.cost:
+                known = ", ".join(table.cost) or "none"
                 raise UserError(
-                    f"config.seconds: the table has no cost_{reward}; count evaluations"
+                    f"config.seconds: the table has no cost {reward!r}; it has "
+                    f"{known}; without costs count evaluations"
                 )
     with user_errors("config"):
         for evaluator in evaluators.values():
             budget.check(float(evaluator.data["cost"].max()))
+    index = row_index(table.decisions, spec)
     built = _strategies(config, spec, next(iter(evaluators.values())))
     digest = hashlib.sha256(epath.Path(chosen.table).read_bytes()).hexdigest()
     prepare_cache()
@@ -178,8 +181,9 @@ def compare(config: Mapping[str, Any], workdir: epath.PathLike) -> dict[str, Any
             kept = Kept(path, _fingerprint(config, name, digest))
             search = many_searches(strategy, evaluators[reward], samples=samples)
             history, seconds = _searches(kept, search, keys, budget)
+            _check_found(name, reward, history)
             report["seconds"][name] += seconds
-            taken = rows_of(table, spec, history.decisions)
+            taken = rows_of(index, spec, history.decisions)
             rows |= _summaries(table, reward, datasets, history, taken)
             for dataset in datasets:
                 traces[name][dataset] = _trace(
@@ -205,6 +209,16 @@ def _searches(kept: Kept, search, keys, budget: Budget) -> tuple[History, float]
         kept.write(**arrays)
     seconds = float(arrays.pop("seconds"))
     return History(**arrays), seconds
+
+
+def _check_found(name: str, reward: str, history: History) -> None:
+    """Refuses searches that have nothing to report."""
+    empty = int(np.sum(history.incumbent()[:, -1] < 0))
+    if empty:
+        raise UserError(
+            f"{name} found nothing valid in {empty} of {len(history.reward)} searches "
+            f"on reward_{reward}, most of which is masked; raise the budget"
+        )
 
 
 def _fields() -> list[str]:
@@ -263,9 +277,10 @@ def _strategies(
 ) -> dict[str, Any]:
     built = {}
     for name, options in config.strategies.to_dict().items():
-        samples, factory = options.pop("samples"), STRATEGIES[options.pop("name")]
+        samples, method = options.pop("samples"), options.pop("name")
         with user_errors(f"config.strategies.{name}"):
-            built[name] = factory(spec, **options), samples
+            check_able(method, spec)
+            built[name] = STRATEGIES[method](spec, **options), samples
             check_gradients(built[name][0], evaluator)
     return built
 
@@ -291,7 +306,8 @@ def _summaries(table, reward, datasets, history: History, taken) -> dict[str, An
 
 def _trace(values, history: History, budget: Budget) -> Trace:
     """The incumbent's value over what was spent, over seeds."""
-    best = np.take_along_axis(values, history.incumbent(), axis=1)
+    which = history.incumbent()
+    best = np.where(which < 0, np.nan, np.take_along_axis(values, which, axis=1))
     if budget.seconds is None:
         spent = np.broadcast_to(np.arange(1.0, best.shape[1] + 1), best.shape)
         grid = spent[0]

@@ -2,11 +2,11 @@
 
 import dataclasses
 import io
-import zipfile
 
 import numpy as np
 from etils import epath
 
+from child_models.tables import DAMAGED
 from launch.command import UserError, user_errors
 from launch.workdir import write_bytes
 
@@ -36,7 +36,7 @@ class Kept:
             with np.load(content, allow_pickle=False) as file:
                 arrays = dict(file)
             theirs = str(arrays.pop("fingerprint"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, *DAMAGED) as error:
             raise UserError(
                 f"{self.path} is damaged; remove it to begin anew"
             ) from error

@@ -9,13 +9,14 @@ import collections
 import dataclasses
 import functools
 import importlib.util
+import math
 import os
 import re
 import socket
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -75,8 +76,9 @@ def on_ray(make: Callable[[], Runner], evaluator: Evaluator) -> Executor:
 class _Died(UserError):
     """A worker of Ray died, and so did the one that ran the same again."""
 
-    def __init__(self):
-        super().__init__("its worker died, and so did the one that ran it again")
+    def __init__(self, memory: bool):
+        how = "ran out of memory" if memory else "died"
+        super().__init__(f"its worker {how}, and so did the one that ran it again")
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,6 +90,15 @@ class _Ticket:
     proposal: Proposal | None = None
 
 
+class _Work(NamedTuple):
+    """One task of a ticket."""
+
+    ticket: _Ticket
+    i: int  # which of its tasks
+    arguments: tuple[Any, ...]  # method and its arguments
+    again: bool = False  # whether its worker died once
+
+
 class _Tasks:
     """The tasks of one search."""
 
@@ -95,9 +106,8 @@ class _Tasks:
         self._make = make
         self._evaluator = evaluator
         self._limit = evaluator.execution.workers
-        # ticket, which of its tasks, method and arguments
-        self._waiting: collections.deque = collections.deque()
-        self._running: list[Any] = []
+        self._waiting: collections.deque[_Work] = collections.deque()
+        self._running: dict[Any, _Work] = {}  # by task
         self._scores: dict[bytes, _Ticket] = {}
 
     @functools.cached_property
@@ -109,7 +119,8 @@ class _Tasks:
     @functools.cached_property
     def _remote(self) -> Callable[..., Any]:
         """``(method, *arguments) -> task``."""
-        options = {"max_retries": 1, "num_gpus": self._evaluator.execution.gpus}
+        # Ray itself would repeat what a worker has no memory for without end.
+        options = {"max_retries": 0, "num_gpus": self._evaluator.execution.gpus}
         task = self._ray.remote(**options)(_work)
         numerics = {name: getattr(jax.config, name) for name in _NUMERICS}
         make = self._ray.put(self._make)  # sent once
@@ -126,21 +137,39 @@ class _Tasks:
         ticket = _Ticket([None] * len(rows), key, proposal)
         state = jax.tree.map(_plain, state)
         for i, row in enumerate(rows):
-            self._waiting.append((ticket, i, ("run", _plain(key), state, row)))
+            self._waiting.append(_Work(ticket, i, ("run", _plain(key), state, row)))
         self._fill()
         return ticket
 
     def _fill(self) -> None:
-        """Begins as many as may run at once."""
+        """Begins as many as may run at once; first what a worker died of, once."""
         if self._running:
-            all_of_them = len(self._running)
-            _, self._running = self._ray.wait(
-                self._running, num_returns=all_of_them, timeout=0
-            )
+            tasks = list(self._running)
+            done, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
+            for task in done:
+                work = self._running.pop(task)
+                if not work.again and self._has_died(task):
+                    work.ticket.tasks[work.i] = None
+                    self._waiting.appendleft(work._replace(again=True))
         while self._waiting and len(self._running) < self._limit:
-            ticket, i, arguments = self._waiting.popleft()
-            ticket.tasks[i] = self._remote(*arguments)
-            self._running.append(ticket.tasks[i])
+            work = self._waiting.popleft()
+            task = self._remote(*work.arguments)
+            work.ticket.tasks[work.i] = task
+            self._running[task] = work
+
+    def _has_died(self, task):
+        try:
+            self._ray.get(task)
+        except self._deaths:
+            return True
+        except Exception:  # told where the result is asked for
+            return False
+        return False
+
+    @functools.cached_property
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        known = self._ray.exceptions
+        return known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError
 
     def wait(self, tickets: Sequence[_Ticket], seconds: float) -> int | None:
         """The first of the tickets whose trials have all ended."""
@@ -153,7 +182,7 @@ class _Tasks:
             left = end - time.monotonic()
             if left <= 0:
                 return None
-            self._ray.wait(self._running, num_returns=1, timeout=left)
+            self._ray.wait(list(self._running), num_returns=1, timeout=left)
 
     def collect(self, state: Any, ticket: _Ticket) -> tuple[Any, Outcome]:
         """The trials of a ticket; none of them changes the evaluator's state."""
@@ -167,10 +196,10 @@ class _Tasks:
     def _result(self, task, state, key, row):
         try:
             return self._get(task)
-        except _Died:
+        except _Died as died:
             example = (key, state, self._evaluator.data, row)
             _, like = jax.eval_shape(self._evaluator.evaluate, *example)
-            return nothing(like), str(_Died()), None
+            return nothing(like), str(died), None
 
     def score(self, state: Any, decisions: Any) -> float:
         """The score of one architecture, waited for."""
@@ -180,14 +209,17 @@ class _Tasks:
         ticket = self._scores.pop(name)
         while self.wait([ticket], 60.0) is None:
             pass
-        return self._get(ticket.tasks[0])
+        try:
+            return self._get(ticket.tasks[0])
+        except _Died:
+            return math.nan
 
     def announce(self, state: Any, decisions: Sequence[Any]) -> None:
         """Begins to measure scores, or lets them wait for a free worker."""
         state = jax.tree.map(_plain, state)
         for row in np.asarray(decisions, np.int32):
             ticket = self._scores[row.tobytes()] = _Ticket([None])
-            self._waiting.append((ticket, 0, ("score", state, row)))
+            self._waiting.append(_Work(ticket, 0, ("score", state, row)))
         self._fill()
 
     def _get(self, task):
@@ -201,8 +233,8 @@ class _Tasks:
                     f"a worker of Ray cannot import what it needs: {error.cause}"
                 ) from error
             raise error.cause from error
-        except (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError):
-            raise _Died from None
+        except self._deaths as error:
+            raise _Died(isinstance(error, known.OutOfMemoryError)) from None
         except known.RayError as error:
             text = " ".join(str(error).split())[:200]
             raise UserError(f"the Ray cluster has failed: {text}") from error
@@ -223,8 +255,14 @@ def connect(workers: int, gpus: float) -> Any:
     """
     import ray
 
-    if ray.is_initialized():
-        return ray
+    if not ray.is_initialized():
+        _initialize(ray, workers)
+    if ray.cluster_resources().get("GPU", 0) < gpus:
+        raise UserError(f"evaluator.gpus is {gpus}; the Ray cluster has not so many")
+    return ray
+
+
+def _initialize(ray: Any, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if address == "local":
@@ -240,9 +278,6 @@ def connect(workers: int, gpus: float) -> Any:
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(_unreachable(address, error)) from error
-    if ray.cluster_resources().get("GPU", 0) < gpus:
-        raise UserError(f"evaluator.gpus is {gpus}; the Ray cluster has not so many")
-    return ray
 
 
 def _check_reachable(address: str) -> None:

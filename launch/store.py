@@ -126,23 +126,38 @@ class Store:
         self._seed = seed
         self._remote = epath.Path(workdir) / "trials.sqlite"
         self._local = local_folder(epath.Path(workdir)) / "trials.sqlite"
-        if not self._is_local() and self._remote.exists():
-            self._remote.copy(self._local, overwrite=True)
         with _errors(self._local):
             self._db = sqlite3.connect(self._local, timeout=_WAIT_SECONDS)
         try:
-            with self._transaction():
-                self._prepare(search)
+            with self._attached() as theirs, self._transaction():
+                self._prepare(search, theirs)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, search: str | None) -> None:
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[bool]:
+        """Whether there is a remote file; a copy of it is the schema "remote" then."""
+        if self._is_local() or not self._remote.exists():
+            yield False
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "trials.sqlite"
+            self._remote.copy(path)
+            with _errors(self._remote):
+                self._db.execute("attach ? as remote", (str(path),))
+                _check_version(self._db, self._remote, "remote")
+            yield True
+            self._db.execute("detach remote")
+
+    def _prepare(self, search: str | None, theirs: bool) -> None:
         """Makes the tables, or checks those that are there."""
         if not _has_tables(self._db):
             for statement in _SCHEMA:
                 self._db.execute(statement)
         _check_version(self._db, self._local)
+        if theirs:
+            self._merge()
         (found,) = self._db.execute("select max(search) from about").fetchone()
         if found is None and search is not None:
             self._db.execute("insert into about values (?)", (search,))
@@ -151,6 +166,25 @@ class Store:
                 f"{self._local} holds the trials of another search, with other "
                 "settings; take another workdir, or move the file away"
             )
+
+    def _merge(self) -> None:
+        """Takes what the remote file has, and the local one of the same search lacks.
+
+        The local one has more where a process writes now, or was killed before it
+        copied.  One of another search is left over from a workdir that is gone.
+        """
+        query = "select max(search) from {}.about"
+        ours, theirs = (
+            self._db.execute(query.format(schema)).fetchone()
+            for schema in ("main", "remote")
+        )
+        for table in ("trials", "rounds", "about"):
+            if ours != theirs:
+                self._db.execute(f"delete from main.{table}")
+            if ours != theirs or table != "about":
+                self._db.execute(
+                    f"insert or ignore into main.{table} select * from remote.{table}"
+                )
 
     def __enter__(self) -> "Store":
         return self
@@ -312,8 +346,10 @@ def _has_tables(db: sqlite3.Connection) -> bool:
     return db.execute("select count(*) from sqlite_master").fetchone()[0] > 0
 
 
-def _check_version(db: sqlite3.Connection, path: pathlib.Path) -> None:
-    (version,) = db.execute("pragma user_version").fetchone()
+def _check_version(
+    db: sqlite3.Connection, path: epath.PathLike, schema: str = "main"
+) -> None:
+    (version,) = db.execute(f"pragma {schema}.user_version").fetchone()
     if version != VERSION:
         raise UserError(
             f"{path} is a store of schema {version}, this program's is {VERSION}; take "
@@ -322,7 +358,7 @@ def _check_version(db: sqlite3.Connection, path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _errors(path: pathlib.Path) -> Iterator[None]:
+def _errors(path: epath.PathLike) -> Iterator[None]:
     """Tells in one line what is wrong with the file, and what may help."""
     try:
         yield

@@ -85,9 +85,13 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes a file in one step: a reader sees the old one or the new one."""
     path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: epath.PathLike) -> Any:

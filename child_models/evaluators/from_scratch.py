@@ -2,9 +2,8 @@
 
 The reward of NAS-RL (Zoph & Le 2017, https://arxiv.org/abs/1611.01578) and of all
 multi-trial search since: the accuracy on the validation split.  Unlike there, children
-are trained in the search form by the sampled binding, inside the compiled search, so
-that one program serves all architectures of a space: compiling one by itself takes
-longer than training it briefly.
+are trained in the search form by the sampled binding, so that one program serves all
+architectures of a space: compiling one by itself takes longer than training it briefly.
 
 A trial depends on its decisions and on the key of its policy step, and on nothing else.
 All children of a policy step share that key (initial weights, order of images,
@@ -23,7 +22,7 @@ from jax.sharding import Mesh
 
 from child_models.data.batches import Batches
 from child_models.placement import placement
-from child_models.recipe import recipe
+from child_models.recipe import Recipe, recipe
 from child_models.types import Dataset, Space, Split, Task, check_sampled
 from controller.types import Evaluator, Trial, execution, no_improvement
 
@@ -57,6 +56,8 @@ def from_scratch(
     train_limit: int | None = None,
     batch_size: int = 64,
     reward_batch_size: int = 64,
+    reward_epochs: int = 1,
+    reward_power: float = 1.0,
     learning_rate: float = 0.1,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
@@ -72,10 +73,11 @@ def from_scratch(
 ) -> Evaluator:
     """Builds the evaluator of a search in which children share nothing.
 
-    The reward is the accuracy on the whole validation split, with running statistics
-    where the search form keeps them (they remember some ten steps, so that a training
-    should have a few tens), else with those of each batch.  A child whose loss is not
-    finite stops there: its trial is not valid, and its reward 0.
+    The reward is the accuracy on the whole validation split, or a power of it (then the
+    trial's value is the accuracy), with running statistics where the search form keeps
+    them (they remember some ten steps, so that a training should have a few tens), else
+    with those of each batch.  A child whose loss is not finite stops there: its trial
+    is not valid, and its reward 0.
 
     The score for the final choice comes from another training of equal length.  Its key
     is the same for all candidates and none of the search's, so that the luck which made
@@ -90,6 +92,8 @@ def from_scratch(
         all.
       batch_size: B.
       reward_batch_size: images of validation that are looked at together.
+      reward_epochs: last epochs whose best accuracy counts; 5 in NAS-RL.
+      reward_power: exponent of that accuracy in the reward; 3 in NAS-RL.
       learning_rate: peak of a cosine that ends at 0.
       momentum: of Nesterov's SGD.
       weight_decay: L2 coefficient.
@@ -115,6 +119,7 @@ def from_scratch(
         dataset,
         ("validation",),
         epochs=epochs,
+        best_of=reward_epochs,
         train_limit=train_limit,
         batch_size=batch_size,
         reward_batch_size=reward_batch_size,
@@ -128,19 +133,31 @@ def from_scratch(
         mesh=mesh,
     )
 
+    if not 1 <= reward_epochs <= epochs:
+        raise ValueError(
+            f"reward_epochs is {reward_epochs}; it must be 1 to epochs={epochs}"
+        )
+    if not reward_power > 0:
+        raise ValueError(f"reward_power is {reward_power}; it must be positive")
+
     def trial(key, data, decisions):
         accuracy, valid = training.run(key, data, decisions)
         return accuracy["validation"], valid
+
+    def reward(accuracy):
+        return accuracy if reward_power == 1 else accuracy**reward_power
 
     def evaluate(key, state, data, proposal):
         accuracy, valid = jax.lax.map(
             lambda decisions: trial(key, data, decisions), proposal.decisions
         )
-        return state, Trial(proposal, jnp.where(valid, accuracy, 0), valid)
+        accuracy = jnp.where(valid, accuracy, 0)
+        value = None if reward_power == 1 else jnp.where(valid, accuracy, jnp.nan)
+        return state, Trial(proposal, reward(accuracy), valid, value=value)
 
     def score(state, data, decisions):
         accuracy, valid = trial(state.score_key, data, decisions)
-        return jnp.where(valid, accuracy, jnp.nan)
+        return jnp.where(valid, reward(accuracy), jnp.nan)
 
     return Evaluator(
         training.data,
@@ -149,10 +166,61 @@ def from_scratch(
         evaluate,
         score,
         execution=where,
+        score_key=lambda state: state.score_key,
     )
 
 
 def trainings(
+    space: Space,
+    task: Task,
+    dataset: Dataset,
+    measured: Sequence[str],
+    *,
+    best_of: int = 1,
+    **options: Any,
+) -> Trainings:
+    """Builds the trainings of `from_scratch`; a trial of it is one of them.
+
+    Args:
+      space, task, dataset: as of `from_scratch`.
+      measured: splits of the data set to measure, in this order.
+      best_of: last epochs whose best accuracies those of `Trainings.run` are.
+      **options: the others of `from_scratch`, which are those of `child_recipe`.
+
+    Raises:
+      ValueError: as `from_scratch` does.
+    """
+    check_sampled("training many children in one program", space)
+    training, data = child_recipe(
+        space, task, dataset, measured, unsampled="frozen", **options
+    )
+
+    def run(key, data, decisions):
+        choices = space.bind(decisions)
+        state = training.init(key, data["train"], choices)
+
+        def part(state, count):
+            state, _ = training.run(state, data["train"], choices, count)
+            scores = {
+                name: training.measure(state.variables, data[name], choices)
+                for name in measured
+            }
+            valid = ~state.failed
+            for score in scores.values():
+                valid &= jnp.isfinite(score["loss"])
+            return state, ({n: score["accuracy"] for n, score in scores.items()}, valid)
+
+        if best_of == 1:
+            return part(state, training.steps)[1]
+        each = training.steps_per_epoch
+        counts = jnp.full(best_of, each).at[0].add(training.steps - best_of * each)
+        _, (accuracies, valid) = jax.lax.scan(part, state, counts)
+        return jax.tree.map(jnp.max, accuracies), valid.all()
+
+    return Trainings(data, run)
+
+
+def child_recipe(
     space: Space,
     task: Task,
     dataset: Dataset,
@@ -164,19 +232,18 @@ def trainings(
     reward_batch_size: int,
     mesh: Mesh | None = None,
     **options: Any,
-) -> Trainings:
-    """Builds the trainings of `from_scratch`; a trial of it is one of them.
+) -> tuple[Recipe, dict[str, Split]]:
+    """The training of a child in the search form, and what it reads, on the devices.
 
     Args:
-      space, task, dataset: as of `from_scratch`.
-      measured: splits of the data set to measure, in this order.
+      space, task, dataset, measured: as of `trainings`.
       epochs, train_limit, batch_size, reward_batch_size, mesh: as of `from_scratch`.
-      **options: the others of `from_scratch`, which are those of `recipe`.
+      **options: the others of `recipe`.
 
     Raises:
-      ValueError: as `from_scratch` does.
+      ValueError: on a number out of range, or a batch larger than its split or not a
+        multiple of the devices.
     """
-    check_sampled("training many children in one program", space)
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be 1 or more")
     splits = {name: getattr(dataset, name) for name in measured}
@@ -193,26 +260,11 @@ def trainings(
         dataset,
         batches,
         epochs=epochs,
-        unsampled="frozen",
         measure_batch=reward_batch_size,
         place=place,
         **options,
     )
-
-    def run(key, data, decisions):
-        choices = space.bind(decisions)
-        state = training.init(key, data["train"], choices)
-        state, _ = training.run(state, data["train"], choices, training.steps)
-        scores = {
-            name: training.measure(state.variables, data[name], choices)
-            for name in measured
-        }
-        valid = ~state.failed
-        for score in scores.values():
-            valid &= jnp.isfinite(score["loss"])
-        return {name: score["accuracy"] for name, score in scores.items()}, valid
-
-    return Trainings(place.put({"train": train} | splits), run)
+    return training, place.put({"train": train} | splits)
 
 
 def first_images(split: Split, limit: int | None) -> Split:

@@ -26,10 +26,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from child_models.cost import count
-from child_models.data.batches import Batches
-from child_models.evaluators.from_scratch import first_images
-from child_models.placement import placement
-from child_models.recipe import recipe
+from child_models.evaluators.from_scratch import child_recipe
 from child_models.types import Dataset, Space, Task
 from controller.types import Evaluator, Execution, Trial, no_improvement
 
@@ -127,24 +124,19 @@ def inherited(
       ValueError: on a space without the fixed binding, a number out of range, or a
         batch larger than its split or not a multiple of the devices.
     """
-    for name, value in (("epochs", epochs), ("max_macs", max_macs)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if max_macs is not None and max_macs < 1:
+        raise ValueError(f"max_macs is {max_macs}; it must be 1 or more")
     if not learning_rate > 0:
         raise ValueError(f"learning_rate is {learning_rate}; it must be positive")
-    train = first_images(dataset.train, train_limit)
-    batches = Batches(len(train.labels), batch_size)
-    Batches(len(dataset.validation.labels), reward_batch_size, split="validation")
-    place = placement(mesh)
-    place.check("batch_size", batch_size)
-    place.check("reward_batch_size", reward_batch_size)
-    module = space.module("search")
-    training = recipe(
-        module,
+    training, data = child_recipe(
+        space,
         task,
         dataset,
-        batches,
+        ("validation",),
         epochs=epochs,
+        train_limit=train_limit,
+        batch_size=batch_size,
+        reward_batch_size=reward_batch_size,
         learning_rate=1.0,  # the program multiplies it by the architecture's
         min_learning_rate=1.0,
         momentum=momentum,
@@ -153,9 +145,9 @@ def inherited(
         pad=pad,
         flip=flip,
         cutout=cutout,
-        measure_batch=reward_batch_size,
-        place=place,
+        mesh=mesh,
     )
+    module = space.module("search")
     image = dataset.train.images.shape[1:]
     options = {"xla_backend_optimization_level": 0} if quick_compile else None
 
@@ -230,7 +222,6 @@ def inherited(
         kept = {name: w for name, w in state.weights.items() if name in names}
         return state.replace(weights=kept)
 
-    data = place.put({"train": train, "validation": dataset.validation})
     return Evaluator(
         data,
         lambda key, data: Heritage({}, np.int32(0), key),

@@ -35,7 +35,7 @@ def tabular(
       reward: name of the reward's column, without the kind in front.
       scale: factor of the reward; 0.01 makes accuracies of percents.
       nan: what becomes of rewards that are not finite: "refuse", or "mask", which makes
-        their trials invalid.
+        their trials invalid; where their cost is NaN too, it is the largest known.
       mesh: not used.
 
     Returns:
@@ -72,6 +72,8 @@ def lookup(
             "invalid"
         )
     costs = table.cost.get(reward, np.ones(len(rewards)))
+    unknown = np.isnan(costs) & ~np.isfinite(rewards)
+    costs = np.where(unknown, np.nanmax(costs, initial=0.0), costs)
     if not np.all(costs > 0):
         row = np.flatnonzero(~(costs > 0))[0]
         raise ValueError(f"cost_{reward} is {costs[row]} in row {row}; it must be > 0")
@@ -96,8 +98,9 @@ def lookup(
         valid = jnp.isfinite(earned)
         reward = jnp.where(valid, earned, 0.0)
         value = jnp.where(valid, data["value"][row], jnp.nan)
-        cost = data["cost"][row][:, None]
-        return state, Trial(proposal, reward, valid, cost, value=value)
+        # What is no architecture is not proposed; it would cost the most.
+        cost = jnp.where(row >= 0, data["cost"][row], jnp.max(data["cost"]))
+        return state, Trial(proposal, reward, valid, cost[:, None], value=value)
 
     def score(state, data, decisions):
         return look_up(data, decisions[None])[1][0]

@@ -11,6 +11,7 @@ as NASNet's cell does.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -67,6 +68,12 @@ class TwoInputs(Rule):
         taken = (INPUTS - present) / left
         absent = jnp.arange(spec.max_choices) == self.none
         return jnp.where(absent, 1 - taken, taken / (spec.max_choices - 1))
+
+    def exchanges(self, spec: DecisionSpec) -> tuple[tuple[int, int], ...]:
+        """An edge into a node may come from another state, with its op."""
+        nodes = [d.node for d in spec.decisions]
+        pairs = itertools.combinations(range(spec.length), 2)
+        return tuple((a, b) for a, b in pairs if nodes[a] == nodes[b])
 
     def derive(self, spec: DecisionSpec, table: jax.Array) -> jax.Array:
         """DARTS's derivation: a node keeps its two strongest edges, each its best op.

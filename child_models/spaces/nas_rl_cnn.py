@@ -4,7 +4,8 @@ Zoph & Le 2017, https://arxiv.org/abs/1611.01578, section 3.3.  A layer is a
 convolution, batch norm and ReLU, with its own height, width and number of filters and a
 bit for each earlier layer: whether it reads that one.  What it reads is concatenated by
 depth.  A layer that reads none takes the image; outputs that no layer reads are
-concatenated, averaged over pixels and classified.  Strides are 1.
+concatenated, averaged over pixels and classified.  Strides are 1.  How many layers
+there are may be a decision too: the depth that the paper's search raises as it goes on.
 
 Under shared weights a kernel is a centred part of the largest, so that a step pays for
 the taps of the sampled kernel; filters that are not there are masked, and paid for.
@@ -44,7 +45,7 @@ from child_models.spaces.bits import (
     scaled,
 )
 from child_models.types import Space
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, FirstNodes
 
 
 class Layer(NamedTuple):
@@ -54,6 +55,7 @@ class Layer(NamedTuple):
     width: Choice
     filters: Choice
     skips: tuple[Choice, ...]  # a bit for each earlier layer
+    present: Coefficient = 1  # whether there is this layer
 
 
 class Sizes(NamedTuple):
@@ -64,9 +66,12 @@ class Sizes(NamedTuple):
     filters: tuple[int, ...]
 
 
-def _decisions(layers: int, sizes: Sizes) -> tuple[Decision, ...]:
+def _decisions(counts: tuple[int, ...], sizes: Sizes) -> tuple[Decision, ...]:
+    """Those of the layers, after their number where there are several counts."""
     decisions = []
-    for i in range(layers):
+    if len(counts) > 1:
+        decisions.append(Decision("layers", tuple(map(str, counts)), "blocks"))
+    for i in range(counts[-1]):
         for group, values in zip(("height", "width", "filters"), sizes, strict=True):
             choices = tuple(map(str, values))
             decisions.append(Decision(f"layer/{i}/{group}", choices, group, i))
@@ -75,6 +80,14 @@ def _decisions(layers: int, sizes: Sizes) -> tuple[Decision, ...]:
             for j in range(i)
         ]
     return tuple(decisions)
+
+
+def _present(depth: Choice, counts: tuple[int, ...]) -> list[Coefficient]:
+    """Whether there is each of the layers, where their number is chosen."""
+    there = np.arange(counts[-1]) < np.array(counts)[:, None]
+    if is_fixed(depth):
+        return list(map(int, there[depth]))
+    return list(indicator(depth, len(counts)) @ there)
 
 
 # ---- anchors ------------------------------------------------------------------------
@@ -87,15 +100,23 @@ class Connections(NamedTuple):
     loose: tuple[Coefficient, ...]  # no layer reads its output
 
 
-def connect(skips: Sequence[Sequence[Choice]]) -> Connections:
+def connect(
+    skips: Sequence[Sequence[Choice]], present: Sequence[Coefficient] | None = None
+) -> Connections:
     """Applies the anchors' two rules; the network is connected, whatever the bits.
 
     Args:
-      skips: bits of each layer, one for each earlier layer.
+      skips: bits of each layer, one for each earlier layer; no layer that is there
+        reads one that is not.
+      present: which layers there are; None for all.
     """
     pairs = [[coefficients(bit) for bit in bits] for bits in skips]
     reads = [(product(no for no, _ in row), *(yes for _, yes in row)) for row in pairs]
-    loose = [product(row[j][0] for row in pairs[j + 1 :]) for j in range(len(pairs))]
+    present = [1] * len(pairs) if present is None else present
+    loose = [
+        product([present[j], *(row[j][0] for row in pairs[j + 1 :])])
+        for j in range(len(pairs))
+    ]
     return Connections(tuple(reads), tuple(loose))
 
 
@@ -118,6 +139,14 @@ class _Centre(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         return conv2d(x, kernel[_centre(kernel, self.height, self.width)])
+
+
+class _Absent(nn.Module):
+    """In place of the convolution of a layer that is not there: zeros."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.zeros((*x.shape[:-1], kernel.shape[-1]), x.dtype)
 
 
 def _centre(kernel: Any, height: int, width: int) -> tuple[slice, slice]:
@@ -156,6 +185,9 @@ class Convolution(nn.Module):
             both = itertools.product(self.sizes.heights, self.sizes.widths)
             branches = tuple(partial(_Centre, *size) for size in both)
             choice = _joint(layer.height, layer.width, self.sizes)
+            if not is_fixed(layer.present):
+                branches += (_Absent,)
+                choice = _or_last(choice, layer.present, len(branches) - 1)
             x = Choose(branches, parent=None).apply({}, choice, x, kernel)
         norm = BatchNorm(self.train, dtype=self.dtype, name="norm")
         x = nn.relu(norm(x))
@@ -175,6 +207,14 @@ def _joint(height: Choice, width: Choice, sizes: Sizes) -> Choice:
     weight = height.weight[:, None] * width.weight[None]
     live = height.mask[:, None] & width.mask[None]
     return Weighted(weight.ravel(), live.ravel())
+
+
+def _or_last(choice: Choice, present: Coefficient, last: int) -> Choice:
+    """A choice of branches, or of one more after them where nothing is present."""
+    if not isinstance(choice, Weighted):
+        return jnp.where(present > 0, choice, last)
+    weight = jnp.append(choice.weight * present, 1 - present)
+    return Weighted(weight, jnp.append(choice.mask & (present > 0), False))
 
 
 class Network(nn.Module):
@@ -213,7 +253,7 @@ class Network(nn.Module):
         """
         if self.final and not is_fixed(choices[0].height):
             raise ValueError("the final form of nas_rl_cnn takes fixed decisions only")
-        connections = connect([layer.skips for layer in choices])
+        connections = connect(*zip(*(layer[3:] for layer in choices), strict=True))
         arrays = [x]
         for i, layer in enumerate(choices):
             inputs = _gather(connections.reads[i], arrays)
@@ -264,6 +304,8 @@ def nas_rl_cnn(
     *,
     classes: int,
     layers: int = 6,
+    fewest: int | None = None,
+    layer_step: int = 2,
     heights: Sequence[int] = (1, 3, 5, 7),
     widths: Sequence[int] = (1, 3, 5, 7),
     filters: Sequence[int] = (24, 36, 48, 64),
@@ -275,7 +317,11 @@ def nas_rl_cnn(
 
     Args:
       classes: number of classes.
-      layers: n; the paper's search starts with 6.
+      layers: n, or the most of them.
+      fewest: layers of the smallest network, 6 in the paper.  How many there are is the
+        first decision then, group "blocks", and the decisions of absent layers are 0.
+        None where all have n.
+      layer_step: layers from one depth to the next.
       heights: of kernels, odd.
       widths: of kernels, odd.
       filters: numbers of filters.
@@ -285,12 +331,24 @@ def nas_rl_cnn(
       a space of three bindings.
 
     Raises:
-      ValueError: if a size is not positive, a kernel even, or nothing is there to
-        choose among.
+      ValueError: if a size is not positive, a kernel even, nothing is there to choose
+        among, or no number of steps leads from the fewest layers to the most.
     """
-    for name, value in (("classes", classes), ("layers", layers)):
-        if value < 1:
+    for name, value in (
+        ("classes", classes),
+        ("layers", layers),
+        ("fewest", fewest),
+        ("layer_step", layer_step),
+    ):
+        if value is not None and value < 1:
             raise ValueError(f"nas_rl_cnn: {name} is {value}; it must be at least 1")
+    first = layers if fewest is None else fewest
+    counts = tuple(range(first, layers + 1, layer_step))
+    if layers not in counts:
+        raise ValueError(
+            f"nas_rl_cnn: fewest is {fewest}, layers {layers} and layer_step "
+            f"{layer_step}; steps must lead from fewest to layers"
+        )
     sizes = Sizes(tuple(heights), tuple(widths), tuple(filters))
     for name, values in sizes._asdict().items():
         if not values or min(values) < 1:
@@ -299,7 +357,10 @@ def nas_rl_cnn(
             )
         if name != "filters" and not all(value % 2 for value in values):
             raise ValueError(f"nas_rl_cnn: {name} is {values}; all must be odd")
-    spec = DecisionSpec(_decisions(layers, sizes))
+    deeper = len(counts) > 1
+    spec = DecisionSpec(
+        _decisions(counts, sizes), FirstNodes(counts) if deeper else None
+    )
     forms = {
         form: Network(classes, sizes, form == "final", jnp.dtype(dtype))
         for form in ("search", "final")
@@ -312,10 +373,16 @@ def nas_rl_cnn(
 
     def bind(decisions: Any) -> tuple[Layer, ...]:
         choices = iter(bind_all(spec, decisions))
-        return tuple(
-            Layer(*itertools.islice(choices, 3), tuple(next(choices) for _ in range(i)))
+        present = _present(next(choices), counts) if deeper else [1] * layers
+        bound = [
+            Layer(
+                *itertools.islice(choices, 3),
+                tuple(next(choices) for _ in range(i)),
+                present[i],
+            )
             for i in range(layers)
-        )
+        ]
+        return tuple(layer for layer in bound if not is_absent(layer.present))
 
     def cut(variables: Any, decisions: Any) -> Any:
         return _cut(bind(np.asarray(decisions)), sizes, variables)

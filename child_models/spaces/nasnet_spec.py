@@ -5,40 +5,17 @@ an earlier block), an op for each and, where there are several, a combiner.  Its
 sides may be exchanged: `DecisionSpec.canonical` orders them.
 """
 
-import dataclasses
 import itertools
-import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from child_models.choice import bind_all, indicator, is_fixed
 from child_models.genotype import COMBINERS, Block, read_cells, write_cells
-from controller.spec import Codec, Decision, DecisionSpec, Rule
+from controller.spec import Codec, Decision, DecisionSpec, FirstNodes
 
 Cells = dict[str, tuple[Block, ...]]  # blocks by the name of their cell
-
-
-@dataclasses.dataclass(frozen=True)
-class FirstBlocks(Rule):
-    """A rule: decision 0 says how many blocks there are; those of the others are 0.
-
-    Decision 0 has no node, a block's decisions have its number.
-    """
-
-    def legal(self, spec: DecisionSpec, prefix: jax.Array, t: jax.Array) -> jax.Array:
-        node = jnp.array([d.node for d in spec.decisions])[t]
-        return (node <= prefix[0]) | (jnp.arange(spec.max_choices) == 0)
-
-    def size(self, spec: DecisionSpec) -> int:
-        blocks = [
-            math.prod(len(d.choices) for d in spec.decisions if d.node == b)
-            for b in range(spec.num_choices[0])
-        ]
-        return sum(itertools.accumulate(blocks, operator.mul))
 
 
 def cell_spec(
@@ -87,7 +64,7 @@ def cell_spec(
         symmetries.append(((first, first + 2), (first + 1, first + 3)))
     return DecisionSpec(
         tuple(decisions),
-        FirstBlocks() if fewer else None,
+        FirstNodes(tuple(range(1, blocks + 1))) if fewer else None,
         Codec(_encode, _decode),
         tuple(symmetries),
     )

@@ -40,7 +40,7 @@ def pnas_cell(
     fewer: bool = False,
     ops: Sequence[str] = OPS,
     channels: int = 24,
-    cells: int = 8,
+    cells: int = 6,
     stem: str = "cifar",
     stem_multiplier: float | None = None,
     concat: Sequence[int] | None = None,

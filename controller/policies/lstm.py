@@ -52,18 +52,23 @@ class Evaluation(NamedTuple):
 class Policy(NamedTuple):
     """A distribution over the architectures of a spec.
 
+    `lstm_policy` takes `given` too: where it is not -1, it is the decision's value; the
+    policy does not choose it, and its log_prob and entropy are 0.
+
     Attributes:
       init: ``(key) -> params``.
-      sample: ``(params, key, n) -> (int32[n, T], log_prob [n])``; the key is consumed.
-      evaluate: ``(params, int32[n, T]) -> Evaluation``; illegal decisions have log_prob
-        -inf.
-      greedy: ``(params) -> int32[T]``, each step's most probable choice, in turn.
+      sample: ``(params, key, n, given=None) -> (int32[n, T], log_prob [n])``; the key
+        is consumed, given is int32[T].
+      evaluate: ``(params, int32[n, T], given=None) -> Evaluation``; illegal decisions
+        have log_prob -inf; given is int32[n, T].
+      greedy: ``(params, given=None) -> int32[T]``, each step's most probable choice, in
+        turn.
     """
 
     init: Callable[[Key], Any]
-    sample: Callable[[Any, Key, int], tuple[jax.Array, jax.Array]]
-    evaluate: Callable[[Any, jax.Array], Evaluation]
-    greedy: Callable[[Any], jax.Array]
+    sample: Callable[..., tuple[jax.Array, jax.Array]]
+    evaluate: Callable[..., Evaluation]
+    greedy: Callable[..., jax.Array]
 
 
 def lstm_policy(
@@ -158,13 +163,14 @@ def _policy(
         params = network.init(key, first, mask, method="first_step")["params"]
         return _draw_weights(key, params, init_scale)
 
-    def rollout(params, pick, draws):
+    def rollout(params, pick, draws, given):
         """Takes all decisions of one architecture.
 
         Args:
           params: of the network.
           pick: ``(logits [V], draw) -> choice``.
           draws: what `pick` gets, with a leading axis T.
+          given: int32[T], or None.
 
         Returns:
           int32[T] and an Evaluation of arrays [T].
@@ -174,12 +180,11 @@ def _policy(
         def step(carry, inputs):
             state, prefix = carry
             t, row, draw = inputs
+            legal = spec.legal(prefix, t)
+            if given is not None:
+                legal &= (given[t] < 0) | (jnp.arange(spec.max_choices) == given[t])
             state, choice, evaluation = network.apply(
-                variables,
-                state,
-                row,
-                spec.legal(prefix, t),
-                lambda logits: pick(logits, draw),
+                variables, state, row, legal, lambda logits: pick(logits, draw)
             )
             return (state, prefix.at[t].set(choice)), (choice, evaluation)
 
@@ -188,24 +193,26 @@ def _policy(
         inputs = (jnp.arange(spec.length), rows, draws)
         return jax.lax.scan(step, (start, prefix), inputs)[1]
 
-    def sample(params, key, n):
+    def sample(params, key, n, given=None):
         def draw(logits, key):
             return jax.random.categorical(key, logits)
 
         keys = jax.random.split(key, (n, spec.length))
-        decisions, steps = jax.vmap(lambda keys: rollout(params, draw, keys))(keys)
+        decisions, steps = jax.vmap(lambda keys: rollout(params, draw, keys, given))(
+            keys
+        )
         return decisions, jnp.sum(steps.log_prob, axis=1)
 
-    def evaluate(params, decisions):
-        def given(logits, decision):
+    def evaluate(params, decisions, given=None):
+        def same(logits, decision):
             return decision
 
         rows = jnp.asarray(decisions, jnp.int32)
-        _, steps = jax.vmap(lambda row: rollout(params, given, row))(rows)
+        _, steps = jax.vmap(lambda *row: rollout(params, same, *row))(rows, given)
         return Evaluation(*(jnp.sum(value, axis=1) for value in steps))
 
-    def greedy(params):
-        return rollout(params, lambda logits, _: jnp.argmax(logits), None)[0]
+    def greedy(params, given=None):
+        return rollout(params, lambda logits, _: jnp.argmax(logits), None, given)[0]
 
     return Policy(init, sample, evaluate, greedy)
 

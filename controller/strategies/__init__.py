@@ -1,7 +1,9 @@
 """Search strategies by the name that a config gives."""
 
 from collections.abc import Callable
+from typing import get_type_hints
 
+from controller.spec import Spec
 from controller.strategies.differentiable.asap import asap
 from controller.strategies.differentiable.darts import darts
 from controller.strategies.differentiable.p_darts import p_darts
@@ -34,3 +36,16 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "regularized_evolution": regularized_evolution,
     "reinforce": reinforce,
 }
+
+
+def check_able(name: str, spec: Spec) -> None:
+    """Raises `ValueError` where a strategy takes decisions and the spec has graphs.
+
+    Or the other way round; a factory's parameter `spec` says what it takes.
+    """
+    kinds = {known: get_type_hints(f)["spec"] for known, f in STRATEGIES.items()}
+    if not isinstance(spec, kinds[name]):
+        able = [known for known, kind in kinds.items() if isinstance(spec, kind)]
+        raise ValueError(
+            f"{name!r} cannot search this space; able are: {', '.join(able)}"
+        )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from controller.evolution import uniform_population
 from controller.spec import DecisionSpec
 
 _PARENTS = 16  # the best trials, of which a pool takes mutations
@@ -36,7 +37,7 @@ class Source(NamedTuple):
 
 
 def _uniform(spec, n):
-    return lambda key: jax.vmap(spec.sample)(jax.random.split(key, n))
+    return lambda key: uniform_population(spec, key, n)
 
 
 def everything(spec: DecisionSpec, first: int) -> Source:
@@ -68,7 +69,7 @@ def pool(spec: DecisionSpec, first: int, size: int) -> Source:
         _, best = jax.lax.top_k(reward, min(_PARENTS, len(reward)))
         scored = jnp.clip(state.count, 1, len(best))
         rank = jax.random.randint(parent_key, (size // 2,), 0, scored)
-        drawn = _uniform(spec, size)(draw_key)
+        drawn = uniform_population(spec, draw_key, size)
         parents = jnp.where(
             state.count > 0, state.decisions[best[rank]], drawn[: size // 2]
         )
@@ -105,12 +106,11 @@ def levels(spec: DecisionSpec, beam: int) -> Source:
     The number of blocks is decision 0, and a block is a node, see `Decision.node`.
     After the last level there are no candidates, and its queue is trained again.
 
-    Raises:
-      ValueError: if the first decision is not the number of blocks.
+    Args:
+      spec: one that `has_levels`.
+      beam: K.
     """
     blocks = spec.num_choices[0]
-    if spec.decisions[0].group != "blocks":
-        raise ValueError('the decision of group "blocks" must be the first')
     members = [
         [t for t, d in enumerate(spec.decisions) if d.node == b] for b in range(blocks)
     ]

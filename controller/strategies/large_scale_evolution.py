@@ -113,7 +113,7 @@ def large_scale_evolution(
 
     def best(key, state, n):
         order = np.argsort(-state.fitness[: max(state.alive, 1)], kind="stable")
-        return state.decisions[order]
+        return state.decisions[order[:n]]
 
     def alive(state):
         return state.trial[: state.alive]

@@ -22,6 +22,7 @@ import optax
 
 from controller.losses import masked_mean, update_baseline
 from controller.policies.lstm import Policy
+from controller.spec import DecisionSpec
 from controller.strategies.distinct import distinct
 from controller.types import Proposal, Strategy
 
@@ -39,6 +40,7 @@ class PolicyState:
     opt_state: Any
     baseline: jax.Array  # float32[]
     step: jax.Array  # int32[], updates with a valid trial
+    trials: jax.Array  # int32[], valid ones so far
 
 
 class Baseline(NamedTuple):
@@ -65,6 +67,52 @@ class Baseline(NamedTuple):
         return reward - (new if self.first else old), new
 
 
+class Growth(NamedTuple):
+    """A size that grows with the valid trials, and is not the policy's to choose.
+
+    Zoph & Le 2017, section 4.1: two layers more every 1,600 samples.
+
+    Attributes:
+      samples: trials until the decision goes from one choice to the next.
+      position: of the decision.
+      last: its last choice, where it stays.
+      length: T.
+    """
+
+    samples: int
+    position: int
+    last: int
+    length: int
+
+    def given(self, trials: jax.Array) -> jax.Array:
+        """int32[T] for a `Policy`, after so many trials."""
+        choice = jnp.minimum(trials // self.samples, self.last)
+        return jnp.full(self.length, -1, jnp.int32).at[self.position].set(choice)
+
+    def taken(self, decisions: jax.Array) -> jax.Array:
+        """int32[n, T], of decisions that were proposed at any time."""
+        return jnp.where(jnp.arange(self.length) == self.position, decisions, -1)
+
+
+def growth(spec: DecisionSpec, samples: int) -> Growth | None:
+    """Lets the decision of group "blocks" grow every so many trials; 0 for not.
+
+    Raises:
+      ValueError: on a negative number, or a spec without such a decision.
+    """
+    if samples < 0:
+        raise ValueError(f"growth_samples is {samples}; it must be 0 or more")
+    if not samples:
+        return None
+    if "blocks" not in spec.groups:
+        raise ValueError(
+            f"growth_samples is {samples}; that needs a space that decides how many "
+            "layers there are, as nas_rl_cnn does by fewest"
+        )
+    (position,) = spec.groups["blocks"]
+    return Growth(samples, position, spec.num_choices[position] - 1, spec.length)
+
+
 def policy_gradient(
     policy: Policy,
     surrogate: Surrogate,
@@ -77,6 +125,7 @@ def policy_gradient(
     adam_b1: float = 0.9,
     adam_epsilon: float = 1e-8,
     epochs: int = 1,
+    growth: Growth | None = None,
 ) -> Strategy:
     """Builds a strategy that learns a policy.
 
@@ -94,6 +143,7 @@ def policy_gradient(
       adam_b1: decay of Adam's first moment.
       adam_epsilon: Adam's epsilon.
       epochs: steps of Adam in an update.
+      growth: of the decision that is not the policy's; None for none.
 
     Returns:
       a Strategy; its metrics are those of the policy that proposed.
@@ -115,15 +165,23 @@ def policy_gradient(
         params = policy.init(key)
         start = 0.0 if baseline.init is None else baseline.init
         return PolicyState(
-            params, optimizer.init(params), jnp.float32(start), jnp.int32(0)
+            params,
+            optimizer.init(params),
+            jnp.float32(start),
+            step=jnp.int32(0),
+            trials=jnp.int32(0),
         )
 
+    def given(state):
+        return () if growth is None else (growth.given(state.trials),)
+
     def propose(key, state, n):
-        decisions, log_prob = policy.sample(state.params, key, n)
+        decisions, log_prob = policy.sample(state.params, key, n, *given(state))
         return Proposal(decisions, log_prob), state
 
     def loss(params, proposal, advantage, valid):
-        log_prob, entropy, skip_kl = policy.evaluate(params, proposal.decisions)
+        taken = () if growth is None else (growth.taken(proposal.decisions),)
+        log_prob, entropy, skip_kl = policy.evaluate(params, proposal.decisions, *taken)
         policy_loss = surrogate(log_prob, proposal.log_prob, advantage, valid)
         entropy, skip_kl = masked_mean(entropy, valid), masked_mean(skip_kl, valid)
         total = policy_loss - entropy_weight * entropy + skip_weight * skip_kl
@@ -151,11 +209,13 @@ def policy_gradient(
         metrics |= {"advantage": masked_mean(advantage, valid), "baseline": moved}
         metrics = {k: v.astype(jnp.float32) for k, v in metrics.items()}
         step = state.step + valid.any()
-        return PolicyState(params, opt_state, moved, step), metrics
+        trials = state.trials + valid.sum()
+        return PolicyState(params, opt_state, moved, step, trials), metrics
 
     def best(key, state, n):
-        drawn, _ = policy.sample(state.params, key, OVERSAMPLE * n)
-        return distinct(jnp.vstack([policy.greedy(state.params), drawn]), n)
+        drawn, _ = policy.sample(state.params, key, OVERSAMPLE * n, *given(state))
+        greedy = policy.greedy(state.params, *given(state))
+        return distinct(jnp.vstack([greedy, drawn]), n)
 
     return Strategy(init, propose, update, best)
 

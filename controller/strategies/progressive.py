@@ -4,9 +4,9 @@ PNAS, Liu et al. 2018, https://arxiv.org/abs/1712.00559, algorithm 1.  All cells
 block are trained; a surrogate is fitted; the trained cells are extended by every block,
 the K best by prediction are trained, and so on.
 
-A spec that has a decision of group "blocks" goes through these levels.  Any other is
-one level: some architectures are drawn uniformly, and then, again and again, the K best
-by prediction of all that were not tried are trained.
+A spec with a decision of group "blocks", from 1 on, goes through these levels.  Any
+other is one level: some architectures are drawn uniformly, and then, again and again,
+the K best by prediction of all that were not tried are trained.
 
 Shapes: K beam, Q room in the queue, M trials of room, C candidates, n trials, T
 decisions.
@@ -19,8 +19,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from controller.evolution import uniform_population
 from controller.options import build
-from controller.spec import DecisionSpec
+from controller.spec import DecisionSpec, has_levels
 from controller.strategies import expansion
 from controller.strategies.distinct import distinct
 from controller.surrogates import SURROGATES, Surrogate
@@ -40,6 +41,7 @@ class ProgressiveState:
     queue: jax.Array  # int32[Q, T], in order
     length: jax.Array  # int32[], of the queue
     done: jax.Array  # int32[], of the queue's that were proposed
+    known: jax.Array  # bool[Q], of the queue's whose trial is there
     failed: jax.Array  # bool[Q], of the queue's whose trial was not valid
     level: jax.Array  # int32[], blocks - 1
     tried: jax.Array  # bool[C] of an enumerable space; else bool[1]
@@ -70,8 +72,8 @@ def progressive(
       capacity: M, trials that the surrogate is fitted to, the newest.
 
     Returns:
-      a Strategy.  Where the queue's end is no multiple of n, its first ones are trained
-      again.
+      a Strategy.  Where the queue's end is no multiple of n, or the last ones of a
+      level are under way, the first ones are trained again.
 
     Raises:
       ValueError: on an unknown surrogate or a number out of its range.
@@ -95,7 +97,7 @@ def progressive(
             "leave the former out"
         )
     model = build("surrogate_options", SURROGATES[surrogate], spec, surrogate_options)
-    if "blocks" in spec.groups:
+    if has_levels(spec):
         source = expansion.levels(spec, beam)
     elif spec.size() <= ENUMERABLE:
         source = expansion.everything(spec, first)
@@ -120,6 +122,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             queue=padded,
             length=jnp.int32(len(queue)),
             done=jnp.int32(0),
+            known=jnp.zeros(room, bool),
             failed=jnp.zeros(room, bool),
             level=jnp.int32(0),
             tried=jnp.zeros(source.size, bool),
@@ -141,16 +144,20 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         reward = jnp.where(valid, trial.reward, -jnp.inf)
         i = jnp.argmax(reward)
         record = reward[i] > state.best_reward
+        same = _equal(state.queue, decisions)
         state = state.replace(
             best=jnp.where(record, decisions[i], state.best),
             best_reward=jnp.where(record, reward[i], state.best_reward),
             decisions=state.decisions.at[slot].set(decisions, mode="drop"),
             reward=state.reward.at[slot].set(trial.reward, mode="drop"),
             count=state.count + jnp.sum(valid),
-            failed=state.failed
-            | (_equal(state.queue, decisions) & ~valid[None]).any(1),
+            known=state.known | same.any(1),
+            failed=state.failed | (same & ~valid[None]).any(1),
         )
         advance = state.done >= state.length
+        if source.levels > 1:  # a level is extended when all of it is known
+            there = jnp.arange(room) < state.length
+            advance &= jnp.all(state.known | ~there)
         state = when(advance, refill, key, state)
         top = jnp.where(state.count > 0, state.best_reward, 0.0)
         metrics = {"level": state.level, "trials": state.count, "reward_max": top}
@@ -170,6 +177,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
             queue=jnp.where(found > 0, queue, state.queue),
             length=jnp.where(found > 0, found, state.length),
             done=jnp.int32(0),
+            known=jnp.zeros(room, bool),
             failed=jnp.zeros(room, bool),
             level=jnp.minimum(state.level + (found > 0), source.levels - 1),
         )
@@ -177,7 +185,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
     def best(key, state, n):
         mask = jnp.arange(capacity) < state.count
         order = jnp.argsort(jnp.where(mask, -state.reward, jnp.inf))
-        drawn = jax.vmap(spec.sample)(jax.random.split(key, n))
+        drawn = uniform_population(spec, key, n)
         table = jnp.where(mask[order][:, None], state.decisions[order], state.best)
         return distinct(jnp.vstack([state.best, table, drawn]), n)
 

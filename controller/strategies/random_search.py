@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from controller.evolution import uniform_population
 from controller.graph_spec import GraphSpec, stack
 from controller.losses import masked_mean
 from controller.spec import Spec
@@ -33,14 +34,11 @@ def random_search(spec: Spec) -> Strategy:
     if isinstance(spec, GraphSpec):
         return _random_graphs(spec)
 
-    def draw(key, n):
-        return jax.vmap(spec.sample)(jax.random.split(key, n))
-
     def init(key):
         return RandomState(step=jnp.int32(0))
 
     def propose(key, state, n):
-        return Proposal(draw(key, n), jnp.zeros(n)), state
+        return Proposal(uniform_population(spec, key, n), jnp.zeros(n)), state
 
     def entropy(decisions):
         steps = jnp.arange(spec.length)
@@ -54,7 +52,7 @@ def random_search(spec: Spec) -> Strategy:
         return state.replace(step=state.step + 1), metrics
 
     def best(key, state, n):
-        return draw(key, n)
+        return uniform_population(spec, key, n)
 
     return Strategy(init, propose, update, best)
 

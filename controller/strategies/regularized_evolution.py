@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from controller import tournament
+from controller.evolution import uniform_population
 from controller.losses import masked_mean
 from controller.spec import DecisionSpec
 from controller.strategies.distinct import distinct
@@ -27,6 +28,8 @@ class Population:
     born: jax.Array  # int32[P], number of the valid trial
     count: jax.Array  # int32[], individuals
     trials: jax.Array  # int32[], valid ones so far
+    number: jax.Array  # int32[P], of the trial, the others counted too
+    seen: jax.Array  # int32[], trials so far, the others counted too
     key: jax.Array  # key[], of the last tournament
 
 
@@ -43,7 +46,7 @@ def regularized_evolution(
 
     A mutation is the identity, or takes one of the spec's groups ("op", "input", ...),
     each with equal probability, and changes one of its decisions to another legal
-    value.
+    value.  A proposal names its parent, whose weights it may inherit.
 
     Args:
       spec: of the space.
@@ -76,6 +79,8 @@ def regularized_evolution(
             born=jnp.zeros(population, jnp.int32),
             count=jnp.int32(0),
             trials=jnp.int32(0),
+            number=jnp.full(population, -1, jnp.int32),
+            seen=jnp.int32(0),
             key=key,
         )
 
@@ -101,10 +106,12 @@ def regularized_evolution(
             child = jnp.where(same, parent, child)
             # Where many are proposed at once, the others may not have been scored yet.
             orphan = (state.count + i < population) | (winner >= state.count)
-            return jnp.where(orphan, spec.sample(sample_key), child)
+            decisions = jnp.where(orphan, spec.sample(sample_key), child)
+            return decisions, jnp.where(orphan, -1, state.number[winner])
 
-        decisions = jax.vmap(one)(jnp.arange(n), jax.random.split(key, n))
-        return Proposal(decisions, jnp.zeros(n)), state
+        keys = jax.random.split(key, n)
+        decisions, parents = jax.vmap(one)(jnp.arange(n), keys)
+        return Proposal(decisions, jnp.zeros(n), parent=parents), state
 
     def update(key, state, trial):
         valid = trial.valid & jnp.isfinite(trial.reward)
@@ -126,6 +133,8 @@ def regularized_evolution(
                 born=state.born.at[slot].set(state.trials, mode="drop"),
                 count=jnp.minimum(state.count + valid, population),
                 trials=state.trials + valid,
+                number=state.number.at[slot].set(state.seen, mode="drop"),
+                seen=state.seen + 1,
             )
             return new, None
 
@@ -138,10 +147,10 @@ def regularized_evolution(
         order = jnp.argsort(-state.fitness)
         table = state.decisions[order]
         there = (jnp.arange(population) < state.count)[:, None]
-        drawn = jax.vmap(spec.sample)(jax.random.split(key, population))
+        drawn = uniform_population(spec, key, population)
         return distinct(jnp.where(there, table, drawn), n)
 
-    return Strategy(init, propose, update, best)
+    return Strategy(init, propose, update, best, alive=lambda state: state.number)
 
 
 def _group_weights(spec: DecisionSpec) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 from controller.losses import reinforce_loss
 from controller.policies.lstm import policy_from_options
 from controller.spec import DecisionSpec
-from controller.strategies.policy_gradient import Baseline, policy_gradient
+from controller.strategies.policy_gradient import Baseline, growth, policy_gradient
 from controller.types import Strategy
 
 
@@ -28,6 +28,7 @@ def reinforce(
     clip_norm: float | None = None,
     adam_b1: float = 0.9,
     adam_epsilon: float = 1e-8,
+    growth_samples: int = 0,
     policy: Mapping[str, Any] | None = None,
 ) -> Strategy:
     """Builds the strategy; one step of Adam an update, on the mean over n samples.
@@ -46,6 +47,9 @@ def reinforce(
       clip_norm: largest global norm of a gradient; None for no limit.
       adam_b1: decay of Adam's first moment; 0 in ENAS.
       adam_epsilon: Adam's epsilon; 1e-3 in ENAS.
+      growth_samples: valid samples until the decision of group "blocks" (the number of
+        layers) goes from one choice to the next, beginning with the first; 1,600 in
+        Zoph & Le 2017.  0 where it is a decision of the policy like any other.
       policy: arguments of `lstm_policy`.
 
     Returns:
@@ -66,4 +70,5 @@ def reinforce(
         clip_norm=clip_norm,
         adam_b1=adam_b1,
         adam_epsilon=adam_epsilon,
+        growth=growth(spec, growth_samples),
     )

@@ -7,7 +7,7 @@ import pytest
 
 from child_models.evaluators.tabular import lookup
 from child_models.spaces.nasbench201 import SPEC as NASBENCH201
-from child_models.tables import Table, read_table, rows_of, write_table
+from child_models.tables import Table, read_table, row_index, rows_of, write_table
 from controller.spec import Decision, DecisionSpec, Distinct
 from controller.types import Proposal
 
@@ -33,7 +33,11 @@ def read(tmp_path, **changes):
 
 def test_rows_in_any_order_are_found(tmp_path):
     table = read(tmp_path)
-    rows = rows_of(table, SPEC, np.array([[[1, 0], [0, 1]], [[1, 2], [0, 0]]]))
+    rows = rows_of(
+        row_index(table.decisions, SPEC),
+        SPEC,
+        np.array([[[1, 0], [0, 1]], [[1, 2], [0, 0]]]),
+    )
     np.testing.assert_array_equal(REWARD[rows], [[4, 2], [6, 1]])
 
 
@@ -42,7 +46,7 @@ def test_arrays_indexed_by_the_decisions_are_the_same_table(tmp_path):
     dense[tuple(ROWS.T)] = REWARD
     changes = {"reward_a": dense, "value_a": 10 * dense, "cost_a": dense + 1}
     table = read(tmp_path, decisions=None, **changes)
-    rows = rows_of(table, SPEC, ROWS)
+    rows = rows_of(row_index(table.decisions, SPEC), SPEC, ROWS)
     np.testing.assert_array_equal(table.reward["a"][rows], REWARD)
     np.testing.assert_array_equal(table.cost["a"][rows], REWARD + 1)
 

@@ -78,7 +78,7 @@ def test_the_incumbent_is_the_first_of_the_best_paid():
     reward = np.array([[-np.inf, 0.2, 0.1, 0.2, -np.inf], [0.3, 0.1, 0.4, 0.5, 0.2]])
     paid = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
     history = History(np.zeros((2, 5, 1)), reward, np.ones((2, 5)), paid)
-    expected = [[0, 1, 1, 1, 1], [0, 0, 2, 3, 3]]
+    expected = [[-1, 1, 1, 1, 1], [0, 0, 2, 3, 3]]
     np.testing.assert_array_equal(history.incumbent(), expected)
 
 
@@ -87,9 +87,9 @@ def test_the_incumbent_is_the_first_of_the_best_paid():
     [
         (Budget(), "give one of them"),
         (Budget(10, 10), "give one of them"),
-        (Budget(evaluations=0), "budget.evaluations is 0; it must be 1 or more"),
-        (Budget(seconds=float("inf")), "budget.seconds is infinite"),
-        (Budget(seconds=2), "budget.seconds is 2; one evaluation costs up to 3 sec"),
+        (Budget(evaluations=0), "evaluations is 0; it must be 1 or more"),
+        (Budget(seconds=float("inf")), "seconds is infinite"),
+        (Budget(seconds=2), "seconds is 2; one evaluation costs up to 3 sec"),
     ],
 )
 def test_a_budget_pays_for_an_evaluation_at_least(budget, message):

@@ -246,7 +246,31 @@ def test_executions_that_cannot_be_are_refused(arguments, message):
         execution(*arguments)
 
 
-def test_auto_compiles_where_trials_come_one_by_one():
-    assert execution().executor == execution("auto", 1).executor == "compiled"
+def test_auto_is_local_but_where_several_processes_search(monkeypatch):
+    assert execution().executor == execution("auto", 2).executor == "local"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert execution("auto", 1).executor == "compiled"
     assert execution("auto", 2).executor == "local"
     assert execution("auto", 1, "completion").executor == "local"
+
+
+def test_a_score_is_a_trial_of_another_key_where_the_evaluator_says_so():
+    """One program serves both: what it holds is traced once."""
+    traced = []
+
+    def evaluate(key, state, data, proposal):
+        traced.append(key)
+        value = data * (proposal.decisions[:, 0] + jax.random.uniform(key))
+        valid = proposal.decisions[:, 0] < 3
+        return state, Trial(proposal, value, valid)
+
+    evaluator = noisy()._replace(
+        evaluate=evaluate, score_key=lambda _: jax.random.key(7)
+    )
+    trials = runner(evaluator)
+    proposal = Proposal(jnp.array([[2, 0, 0]]), jnp.zeros(1), parent=jnp.array([-1]))
+    trials.prepare((), proposal)
+    _, trial, _ = trials.run(jax.random.key(7), (), proposal)
+    assert trials.score((), np.array([2, 0, 0])) == trial.reward[0] > 0.2
+    assert np.isnan(trials.score((), np.array([3, 0, 0])))
+    assert len(traced) == 1

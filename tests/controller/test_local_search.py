@@ -40,7 +40,7 @@ def test_neighbors_by_hand():
     expected = np.zeros((3, 4), bool)
     expected[0, 2] = expected[1, 2] = True  # 1 is taken by b, 0 by a
     expected[2, :3] = True
-    np.testing.assert_array_equal(table, expected)
+    np.testing.assert_array_equal(table, expected.ravel())
 
 
 def test_it_tries_every_neighbour_once_and_then_starts_anew():
@@ -81,3 +81,23 @@ def test_invalid_trials_move_nothing():
     state, (_, at, starts) = run(lambda d: jnp.float32(jnp.nan), 8)
     assert int(state.starts) == 0
     assert not np.isfinite(state.best_reward)
+
+
+def test_a_neighbour_names_the_trial_that_it_is_next_to():
+    strategy = local_search(SPEC)
+    update = jax.jit(strategy.update)
+    propose = jax.jit(strategy.propose, static_argnums=2)
+    state, known, named = strategy.init(jax.random.key(0)), [], []
+    for step in range(12):
+        proposal, state = propose(jax.random.key(step), state, 2)
+        for child, parent in zip(proposal.decisions, proposal.parent, strict=True):
+            named.append(int(parent))
+            if parent >= 0:
+                assert int(np.sum(known[int(parent)] != np.asarray(child))) <= 1
+                assert int(parent) == int(strategy.alive(state))
+        known += list(np.asarray(proposal.decisions))
+        reward = jnp.mean(proposal.decisions == jnp.array([[2, 0, 1]]), axis=1)
+        trial = Trial(proposal, reward, jnp.ones(2, bool))
+        state, _ = update(jax.random.key(0), state, trial)
+    assert named[:2] == [-1, -1] and named[2] in (0, 1)
+    assert len(set(named)) > 3  # the start, some on the way up, and another start

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 
 from child_models.spaces.nasnet_spec import cell_spec
 from child_models.spaces.pnas_cell import pnas_cell
@@ -94,6 +94,37 @@ def test_surrogates_rank_what_they_have_not_seen(name):
     reward = jnp.where(mask, pairwise(seen), jnp.nan)  # what is masked is never read
     found = np.corrcoef(predicted(reward), pairwise(unseen))[0, 1]
     assert found > 0.8
+
+
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
+def test_networks_rank_a_further_block_by_those_of_one_block(name):
+    """As progressive search asks: when it adds a second block, no trial has one."""
+    spec = cell_spec(("cell",), 2, tuple("pqrst"), add_only=True, fewer=True)
+    worth = np.array([0.0, 0.1, 0.3, 0.6, 1.0])
+
+    def reward(rows):
+        """The mean worth of the ops of the blocks that there are."""
+        ops = rows[:, [3, 4, 7, 8]]
+        there = (np.arange(2) <= rows[:, :1]).repeat(2, axis=1)
+        return np.sum(worth[ops] * there, axis=1) / there.sum(axis=1)
+
+    first, second = spec.expansions(0), spec.expansions(1)
+    seen = np.zeros((len(first), spec.length), np.int32)
+    seen[:, 1:5] = first
+    parents = seen[np.argsort(-reward(seen))[:3]]
+    rows = np.repeat(parents, len(second), axis=0)
+    rows[:, 0], rows[:, 5:] = 1, np.tile(second, (3, 1))
+    model = SURROGATES[name](spec, width=8, hidden=16, steps=100, members=3)
+
+    @jax.jit
+    def predicted(reward):
+        mask = jnp.ones(len(seen), bool)
+        params = model.fit(jax.random.key(0), jnp.asarray(seen), reward, mask)
+        return model.predict(params, jnp.asarray(rows))
+
+    found = np.asarray(predicted(jnp.asarray(reward(seen), jnp.float32)))
+    for pair in zip(np.split(found, 3), np.split(reward(rows), 3), strict=True):
+        assert spearmanr(*pair).statistic > 0.8
 
 
 def run(strategy, steps, n, key=0, reward_of=pairwise):

@@ -66,6 +66,24 @@ def test_every_individual_lives_exactly_p_cycles():
         assert sorted(born[cycle]) == list(range(cycle - 5, cycle + 1))
 
 
+def test_a_child_names_the_trial_of_its_parent():
+    strategy = regularized_evolution(BITS, population=3, sample=1, identity=0.0)
+    update = jax.jit(strategy.update)
+    propose = jax.jit(strategy.propose, static_argnums=2)
+    state, known = strategy.init(jax.random.key(0)), []
+    for cycle in range(12):
+        proposal, state = propose(jax.random.key(cycle), state, 2)
+        for child, parent in zip(proposal.decisions, proposal.parent, strict=True):
+            assert (parent >= 0) == (len(known) >= 3 + 1)  # one trial is not valid
+            if parent >= 0:
+                assert int(np.sum(known[int(parent)] != np.asarray(child))) == 1
+                assert int(parent) in np.asarray(strategy.alive(state))
+        known += list(np.asarray(proposal.decisions))
+        valid = jnp.array([cycle > 0, True])
+        state, _ = update(jax.random.key(0), state, Trial(proposal, jnp.ones(2), valid))
+    assert sorted(np.asarray(strategy.alive(state)).tolist()) == [21, 22, 23]
+
+
 def test_the_parent_is_the_best_where_all_are_drawn():
     strategy = regularized_evolution(
         BITS, population=5, sample=5, replace=False, identity=0.0

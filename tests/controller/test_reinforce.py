@@ -10,6 +10,7 @@ import pytest
 
 from controller.losses import reinforce_loss
 from controller.policies.lstm import lstm_policy
+from controller.rules import FirstNodes
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.policy_gradient import Baseline, PolicyState
 from controller.strategies.reinforce import reinforce
@@ -118,7 +119,7 @@ def test_samples_estimate_it_within_their_error(enumerated):
 
 
 def advantage_of(baseline, old, reward, step=1, valid=None):
-    state = PolicyState((), (), jnp.float32(old), jnp.int32(step))
+    state = PolicyState((), (), jnp.float32(old), jnp.int32(step), jnp.int32(step))
     reward = jnp.asarray(reward, jnp.float32)
     valid = jnp.ones(len(reward), bool) if valid is None else jnp.asarray(valid)
     return baseline.advantage(state, reward, valid)
@@ -249,3 +250,66 @@ def test_with_no_advantage_entropy_rises_and_skips_go_to_their_target(strategy, 
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         reinforce(SPEC, **options)
+
+
+# ---- a depth that grows -------------------------------------------------------------
+
+# One to three layers of two ops.
+DEEPER = DecisionSpec(
+    (
+        Decision("layers", ("1", "2", "3"), "blocks"),
+        *(Decision(f"{i}/op", OPS, "op", i) for i in range(3)),
+    ),
+    rule=FirstNodes((1, 2, 3)),
+)
+
+
+@pytest.fixture(scope="module")
+def growing():
+    strategy = reinforce(DEEPER, growth_samples=8, policy={"hidden": 3})
+    propose = jax.jit(strategy.propose, static_argnums=2)
+    return strategy._replace(propose=propose, update=jax.jit(strategy.update))
+
+
+def test_the_depth_grows_with_the_samples_and_is_not_the_policys(growing):
+    key, state, depths = jax.random.key(0), growing.init(jax.random.key(1)), []
+    for step in range(7):
+        proposal, state = growing.propose(jax.random.fold_in(key, step), state, 4)
+        depth = np.asarray(proposal.decisions)[:, 0]
+        assert (depth == depth[0]).all()
+        depths.append(int(depth[0]))
+        absent = np.arange(3) > depth[0]
+        assert not np.asarray(proposal.decisions)[:, 1:][:, absent].any()
+        # One bit of each layer that is there, at most; the depth itself costs nothing.
+        uniform = -math.log(2) * (depth[0] + 1)
+        np.testing.assert_allclose(proposal.log_prob, uniform, atol=0.5)
+        reward = jnp.where(jnp.arange(4) == 1, jnp.nan, 1.0)  # one is not valid
+        trial = Trial(proposal, reward, jnp.ones(4, bool))
+        state, metrics = growing.update(key, state, trial)
+        assert metrics["entropy"] <= math.log(2) * (depth[0] + 1) + 1e-6
+    assert depths == [0, 0, 0, 1, 1, 1, 2]
+
+
+def test_trials_of_a_depth_that_is_over_still_teach(growing):
+    """As where several are under way: their log_prob is that of their own depth."""
+    state = growing.init(jax.random.key(1))
+    early, _ = growing.propose(jax.random.key(0), state, 4)
+    trial = Trial(early, jnp.arange(4.0), jnp.ones(4, bool))
+    late = state.replace(trials=jnp.int32(100))
+    learnt, metrics = growing.update(jax.random.key(0), late, trial)
+    assert jnp.isfinite(metrics["loss"])
+    assert jax.tree.all(jax.tree.map(lambda x: jnp.isfinite(x).all(), learnt.params))
+    same, _ = growing.update(jax.random.key(0), state, trial)
+    jax.tree.map(np.testing.assert_array_equal, learnt.params, same.params)
+
+
+@pytest.mark.parametrize(
+    ("spec", "samples", "text"),
+    [
+        (SPEC, 8, "growth_samples is 8; that needs a space that decides how many"),
+        (DEEPER, -1, "growth_samples is -1; it must be 0 or more"),
+    ],
+)
+def test_growth_is_refused(spec, samples, text):
+    with pytest.raises(ValueError, match=text):
+        reinforce(spec, growth_samples=samples)

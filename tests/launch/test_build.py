@@ -81,9 +81,9 @@ def trials(**changes):
 
 
 def test_the_executor_says_who_drives_the_search(monkeypatch):
-    assert build.build(trials()).loop.compiled_text is not None
-    local = trials(evaluator__workers=2)
-    assert build.build(local).loop.compiled_text is None
+    assert build.build(trials()).loop.compiled_text is None
+    compiled = trials(evaluator__executor="compiled")
+    assert build.build(compiled).loop.compiled_text is not None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"ray: pip install 'cellwright\[ray\]'"):
         build.build(trials(evaluator__executor="ray"))

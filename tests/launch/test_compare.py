@@ -104,7 +104,7 @@ def test_what_is_done_is_kept_and_what_changed_is_run_again(
     again = compare(config(table), workdir)
     assert not runs and again["strategies"] == report["strategies"]
     part = workdir / "searches" / "random-a.npz"
-    part.write_bytes(part.read_bytes()[:100])  # a kill while it was written
+    part.write_bytes(b"")  # a kill while it was written
     again = compare(config(table), workdir)
     assert len(runs) == 1 and again["strategies"] == report["strategies"]
 
@@ -125,7 +125,7 @@ def test_own_rewards_and_evaluations(table, tmp_path):
         ({"table": ""}, "config.table is missing; give --config.table=FILE.npz"),
         ({"table": "no.npz"}, "config.table: no table 'no.npz'"),
         ({"reward": "c"}, "config.table: the table has no reward 'c'; it has a, b"),
-        ({"seconds": 5.0}, "budget.seconds is 5; one evaluation costs up to 16 sec"),
+        ({"seconds": 5.0}, "config: seconds is 5; one evaluation costs up to 16 sec"),
         ({"evaluations": 5}, "give one of them"),
         ({"seeds": 0}, "config: seeds is 0; it must be 1 or more"),
         ({"budget": 3}, "config has no key 'budget'; known: table, reward, seconds"),
@@ -141,6 +141,10 @@ def test_own_rewards_and_evaluations(table, tmp_path):
         (
             {"strategies": {"x": {"name": "random_search", "samples": 0}}},
             "config.strategies.x.samples is 0; it must be 1 or more",
+        ),
+        (
+            {"strategies": {"x": {"name": "large_scale_evolution"}}},
+            "strategies.x: 'large_scale_evolution' cannot search this space; able are:",
         ),
         (
             {"strategies": {"x": {"name": "darts"}}},
@@ -175,6 +179,19 @@ def test_what_is_not_finite_is_told_before_anything_runs(
     with pytest.raises(UserError, match=message):
         compare(given, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
+
+
+def test_searches_that_find_nothing_valid_are_told(table, tmp_path):
+    with np.load(table[0]) as file:
+        columns = dict(file)
+    for name in ("reward_a", "value_a", "value_b", "cost_a"):
+        columns[name][5:] = np.nan  # nearly all is masked, its cost too
+    np.savez(tmp_path / "t.npz", **columns)
+    given = config((str(tmp_path / "t.npz"),), nan="mask", seeds=2)
+    given.strategies = {"random": STRATEGIES["random"]}
+    with pytest.raises(UserError, match="random found nothing valid in 2 of 2 search"):
+        compare(given, tmp_path / "workdir")
+    assert not (tmp_path / "workdir" / "compare.json").exists()
 
 
 def test_another_table_at_the_same_place_is_searched_anew(table, tmp_path):

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from child_models.spaces.pnas_cell import PUBLISHED
 from configs import common
 from launch.build import build, resolve
 
@@ -51,6 +52,14 @@ def test_random_differs_from_the_experiment_by_its_strategy_only(name):
     random = load(name).get_config("random").to_dict()
     del config["strategy"], random["strategy"]
     assert random == config
+
+
+def test_the_winner_of_pnas_is_trained_at_the_published_size():
+    sizes = load("pnas_cifar10").get_config().retrain.space
+    published = PUBLISHED["PNASNet-5-CIFAR"].arguments
+    assert {name: sizes[name] for name in ("cells", "channels")} == {
+        name: published[name] for name in ("cells", "channels")
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -135,13 +135,13 @@ def test_the_winner_is_retrained_and_reloads(whole):
         (
             "strategy",
             {"name": "reinforce", "learning_rate": 0.1},
-            "'reinforce', which cannot search config.space.name=large_scale; able are: "
-            "large_scale_evolution, random_search",
+            "config.space.name=large_scale: 'reinforce' cannot search this space; able "
+            "are: large_scale_evolution, random_search",
         ),
         (
             "space",
             {"name": "genetic_cnn"},
-            "'large_scale_evolution', which cannot search config.space.name=genetic",
+            "genetic_cnn: 'large_scale_evolution' cannot search this space; able are: ",
         ),
         (
             "evaluator",

@@ -173,3 +173,33 @@ def test_a_remote_workdir_gets_a_copy_and_goes_on_from_it(tmp_path, monkeypatch)
     with Store(epath.Path(remote), 0) as store:
         store.add_trials([(1, 0, "4", 0.5, True, 0.0)])
     assert [row[1] for row in read_trials(remote)] == [0, 1]
+
+
+def test_a_remote_workdir_loses_no_trial_of_a_process_that_has_not_copied_yet(
+    tmp_path, monkeypatch
+):
+    remote, cache = tmp_path / "remote", tmp_path / "cache"
+    remote.mkdir()
+    cache.mkdir()
+    monkeypatch.setattr(launch.store, "local_folder", lambda workdir: cache)
+
+    def row(round):
+        return [(round, 0, "4", 0.5, True, 0.0)]
+
+    with Store(epath.Path(remote), 0, "one") as store:
+        store.add_trials(row(0))
+    with Store(epath.Path(remote), 0, "one") as first:
+        first.add_trials(row(1))
+        with Store(epath.Path(remote), 1, "one") as second:
+            second.add_trials(row(0))
+            first.add_trials(row(2))
+    assert [row[:2] for row in read_trials(remote)] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    # What is left in the cache of a workdir that is gone is no part of another search.
+    (remote / "trials.sqlite").unlink()
+    monkeypatch.setattr(launch.store, "local_folder", lambda workdir: tmp_path)
+    with Store(epath.Path(remote), 0, "two") as store:
+        store.add_trials(row(5))
+    monkeypatch.setattr(launch.store, "local_folder", lambda workdir: cache)
+    with Store(epath.Path(remote), 0, "two"):
+        pass
+    assert [row[:2] for row in read_trials(remote)] == [(0, 5)]

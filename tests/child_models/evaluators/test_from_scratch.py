@@ -202,6 +202,24 @@ def test_a_child_learns_as_it_would_alone(trained):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_the_reward_may_be_a_power_of_the_best_of_the_last_epochs(trained):
+    """Zoph & Le 2017: the best of the last five, cubed."""
+    training, data, run, before, _ = trained
+    choices, state, accuracies = SPACE.bind(jnp.array(GOOD)), before, []
+    for _ in range(3):
+        state, _ = run(state, data["train"], choices, training.steps_per_epoch)
+        scores = training.measure(state.variables, data["validation"], choices)
+        accuracies.append(float(scores["accuracy"]))
+    toy = Compiled(reward_epochs=2, reward_power=3.0)
+    trial = toy.trial(GOOD, EXPLODING, key=jax.random.key(3))
+    print(accuracies)
+    np.testing.assert_allclose(trial.value, [max(accuracies[1:]), np.nan], rtol=1e-6)
+    np.testing.assert_allclose(trial.reward, [max(accuracies[1:]) ** 3, 0], rtol=1e-5)
+    assert trial.valid.tolist() == [True, False]
+    score = toy.score(toy.state, toy.data, jnp.array(GOOD))
+    assert score == toy.trial(GOOD, GOOD, key=toy.state.score_key).reward[0]
+
+
 def test_one_compilation_trains_all_architectures(trained):
     training, data, run, before, _ = trained
     for decisions in (GOOD, OTHER, (0, 0), (1, 1)):
@@ -223,6 +241,8 @@ def _leaves(tree):
     ("options", "text"),
     [
         ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+        ({"reward_epochs": 4}, "reward_epochs is 4; it must be 1 to epochs=3"),
+        ({"reward_power": 0.0}, "reward_power is 0.0; it must be positive"),
         ({"train_limit": 0}, "train_limit is 0; it must be 1 to 20"),
         ({"train_limit": 21}, "train_limit is 21; it must be 1 to 20"),
         ({"train_limit": 7}, "batch of 8 .* train split of 7"),

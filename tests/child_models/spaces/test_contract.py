@@ -35,6 +35,8 @@ SIZES = {
     },
     "nas_rl_cnn": {
         "layers": 2,
+        "fewest": 1,
+        "layer_step": 1,
         "heights": (1, 3),
         "widths": (1, 3),
         "filters": (2, 4),

@@ -60,6 +60,59 @@ def test_draws_are_uniform_over_architectures():
     assert chi_square < 47 + 4 * math.sqrt(2 * 47)
 
 
+# ---- mutation -----------------------------------------------------------------------
+
+
+def one_change(before, after):
+    """Whether one edge has another op, or comes from another state with its op."""
+    changed = np.flatnonzero(before != after)
+    targets = np.tile([target for _, target in edges(2)], 2)
+    if len(changed) == 1:
+        return bool(before[changed[0]] and after[changed[0]])
+    (a, b) = changed
+    moved = before[a] == after[b] and before[b] == after[a]
+    same_node = targets[a] == targets[b] and (a < 5) == (b < 5)
+    return bool(moved and same_node and before[a] * before[b] == 0)
+
+
+def test_a_mutation_changes_one_op_or_one_input_and_all_are_equally_likely():
+    start = jnp.array([1, 2, 1, 0, 2] * 2)
+    keys = jax.random.split(jax.random.key(0), 3000)
+    mutants = np.asarray(jax.jit(jax.vmap(SPEC.mutate, (0, None)))(keys, start))
+    found, times = np.unique(mutants, axis=0, return_counts=True)
+    # Four edges with another op, and two with another state, of each cell.
+    assert len(found) == 2 * (4 + 2)
+    assert all(one_change(np.asarray(start), mutant) for mutant in found)
+    assert np.asarray(jax.vmap(SPEC.is_legal)(jnp.asarray(found))).all()
+    expected = len(mutants) / len(found)
+    chi_square = np.sum((times - expected) ** 2 / expected)
+    assert chi_square < 11 + 4 * math.sqrt(2 * 11)
+
+
+def test_neighbours_are_all_that_differ_in_one_thing_and_lead_everywhere():
+    cells = itertools.product(range(3), repeat=5)
+    whole = jnp.array([[*cell, 1, 1, 1, 1, 0] for cell in cells])
+    whole = whole[jax.jit(jax.vmap(SPEC.is_legal))(whole)]
+    there = np.asarray(jax.jit(jax.vmap(SPEC.neighbors))(whole))
+    move = jax.jit(jax.vmap(jax.vmap(SPEC.move, (None, 0)), (0, None)))
+    ends = np.asarray(move(whole, jnp.arange(SPEC.num_moves)))
+    vectors = [tuple(row) for row in whole.tolist()]
+    near = {
+        vector: [tuple(end) for end in ends[i][there[i]].tolist()]
+        for i, vector in enumerate(vectors)
+    }
+    for vector, others in near.items():
+        assert len(set(others)) == len(others)  # each move to one of its own
+        others = {other for other in others if other[5:] == vector[5:]}
+        close = [v for v in vectors if 1 <= np.sum(np.not_equal(v, vector)) <= 2]
+        assert others == {v for v in close if one_change(*map(np.array, (vector, v)))}
+    reached, new = set(), {vectors[0]}
+    while new:
+        reached |= new
+        new = {v for u in new for v in near[u] if v in near} - reached
+    assert reached == set(vectors) and len(reached) == 48
+
+
 # ---- derivation ---------------------------------------------------------------------
 
 

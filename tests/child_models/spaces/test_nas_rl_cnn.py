@@ -34,6 +34,27 @@ def test_decisions_say_what_they_build_and_read():
     assert spec.decode(text) == (0,) * spec.length
 
 
+def test_the_depth_may_be_a_decision_and_absent_layers_cost_nothing():
+    """The paper's: 6 layers, and two more each time, up to 20."""
+    spec = nas_rl_cnn(classes=10, layers=20, fewest=6).spec
+    counts = range(6, 21, 2)
+    assert spec.decisions[0].choices == tuple(map(str, counts))
+    assert spec.size() == sum(64**n * 2 ** (n * (n - 1) // 2) for n in counts)
+    alone = nas_rl_cnn(classes=5, **SMALL | {"layers": 1})
+    space = nas_rl_cnn(classes=5, fewest=1, layer_step=1, **SMALL)
+    single = np.array([0, *CHAIN[:3], *[0] * 4])
+    net, shape = space.module("final"), (8, 8, 3)
+    cost = count(net, space.bind(single), shape)
+    own = count(alone.module("final"), alone.bind(CHAIN[:3]), shape)
+    assert cost == own
+    deep = np.array([1, *CHAIN])
+    whole = nas_rl_cnn(classes=5, **SMALL)
+    own = count(whole.module("final"), whole.bind(CHAIN), shape)
+    assert count(net, space.bind(deep), shape) == own
+    with pytest.raises(ValueError, match="decision 4 'layer/1/height' is 1; legal: 0"):
+        space.bind(np.array([0, *CHAIN[:3], 1, 0, 0, 0]))
+
+
 def test_anchors_connect_every_layer_whatever_the_bits():
     for mask in itertools.product((0, 1), repeat=6):
         bits = iter(mask)
@@ -102,6 +123,8 @@ def test_the_child_of_shared_weights_has_the_centre_of_the_kernels():
     [
         ({"classes": 0}, "classes is 0; it must be at least 1"),
         ({"layers": 0}, "layers is 0; it must be at least 1"),
+        ({"fewest": 0}, "fewest is 0; it must be at least 1"),
+        ({"layers": 7, "fewest": 4}, "fewest is 4, layers 7 and layer_step 2; steps"),
         ({"heights": (1, 2)}, r"heights is \(1, 2\); all must be odd"),
         ({"widths": ()}, r"widths is \(\); it needs numbers of at least 1"),
         ({"filters": (0, 24)}, r"filters is \(0, 24\); it needs numbers of at least 1"),

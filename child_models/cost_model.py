@@ -6,7 +6,7 @@ decisions are independent draws, ``E c = sum_i a_i prod_t p_t(A_it)`` is exact t
 differentiable: ProxylessNAS's expected latency (https://arxiv.org/abs/1812.00332,
 section 4.1), of which that of sums over ops is a special case.
 
-Shapes: n architectures, T decisions, V choices, I conditions, A decisions in each condition.
+Shapes: n architectures, T decisions, V choices, I conditions of A decisions each.
 """
 
 import dataclasses

@@ -92,8 +92,8 @@ def _cell(spec, network, layer: Layer, inputs):
     inner = (*(-(-n // strides) for n in inputs[0][:2]), features)
     halves, joined = _decisions(spec, layer.cell)
     for half in halves:
-        for states, shape in (([0], inputs[0]), ([1], inputs[1]), (None, inner)):
-            states = range(2, spec.num_choices[half.state]) if not states else states
+        others = range(2, spec.num_choices[half.state])
+        for states, shape in (([0], inputs[0]), ([1], inputs[1]), (others, inner)):
             for choice, name in enumerate(network.operations if states else ()):
                 module = operation(
                     name,

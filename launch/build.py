@@ -272,9 +272,8 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
         dataset=dataset,
         mesh=mesh,
     )
-    image = dataset.train.images.shape[1:]
     objective, costs, strategy, evaluator, sample = judge(
-        config, space, image, strategy, evaluator
+        config, space, dataset, strategy, evaluator
     )
     with user_errors("config.schedule"):
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())

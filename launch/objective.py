@@ -9,9 +9,8 @@ from ml_collections import ConfigDict
 
 from child_models.cost import count
 from child_models.cost_model import cost_model
-from child_models.cost_terms import Shape
 from child_models.latency import NANOSECONDS, read_latency
-from child_models.types import Space
+from child_models.types import Dataset, Space
 from controller.objectives import Costs, Objective, judged_evaluator, limited
 from controller.strategies.random_search import random_search
 from controller.types import Evaluator, Strategy
@@ -41,7 +40,7 @@ class Judged(NamedTuple):
 def judge(
     config: ConfigDict,
     space: Space,
-    image: Shape,
+    dataset: Dataset,
     strategy: Strategy,
     evaluator: Evaluator,
 ) -> Judged:
@@ -49,8 +48,7 @@ def judge(
 
     Args:
       config: resolved.
-      space, strategy, evaluator: of the search.
-      image: (H, W, C).
+      space, dataset, strategy, evaluator: of the search.
 
     Raises:
       UserError: on an objective that this search cannot have.
@@ -59,7 +57,7 @@ def judge(
     if objective.cost is None:
         return Judged(objective, None, strategy, evaluator)
     with user_errors("config.objective"):
-        costs, smallest = space_costs(objective, config, space, image)
+        costs, smallest = space_costs(objective, config, space, dataset)
         compiled = evaluator.execution.executor == "compiled" and strategy.traceable
         if compiled and costs.traced is None:
             raise UserError(
@@ -79,20 +77,23 @@ def judge(
     return Judged(objective, costs, strategy, evaluator, sample)
 
 
-def space_costs(objective: Objective, config: ConfigDict, space: Space, image: Shape):
+def space_costs(
+    objective: Objective, config: ConfigDict, space: Space, dataset: Dataset
+):
     """The costs of a space, and ``() -> (smallest, its decisions, how it was found)``.
 
     Raises:
       ValueError: on a latency table that is not of this space, size and device, or a
         space that has no latency.
     """
+    image = dataset.train.images.shape[1:]
     if space.terms is None:
         return _traced_costs(objective, config, space, image)
     terms, scale = list(space.terms(image)), 1.0
     if objective.cost == "latency":
         table = read_latency(
             objective.table,
-            space=space_key(config),
+            space=space_key(config, dataset.classes),
             image=image,
             device=objective.device,
             terms=terms,
@@ -140,9 +141,9 @@ def _traced_costs(objective, config, space, image):
     return Costs(of), smallest
 
 
-def space_key(config: ConfigDict) -> dict[str, Any]:
-    """Name and arguments of a config's space, and the dtype that it computes in."""
-    return as_json(config.space) | {"dtype": config.train.dtype}
+def space_key(config: ConfigDict, classes: int) -> dict[str, Any]:
+    """Name and all arguments of a config's space."""
+    return as_json(config.space) | {"classes": classes, "dtype": config.train.dtype}
 
 
 def _check_limit(objective, space, least, decisions, how) -> None:

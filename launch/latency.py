@@ -1,0 +1,207 @@
+"""Measures the latency of every unit of a space on this device, into a table.
+
+    python -m launch.latency --config=configs/darts_digits.py --workdir=runs/latency
+        [--batch=1] [--repeats=20] [--networks=20]
+
+A unit is an op at a shape, or whatever else the space's networks consist of; each is
+compiled alone, called once, and then timed: the median of the repeats, less that of a
+call that does nothing.  ``latency.json`` in the workdir is the table that
+``config.objective.table`` takes, see `child_models.latency`.  So many random networks
+are timed whole too, and the correlation of the ranks of their times with those of the
+sums says how well the table predicts.  The same command continues.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from etils import epath
+from ml_collections import ConfigDict
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from child_models.cost_model import cost_model
+from child_models.cost_terms import Unit, unit
+from child_models.latency import NANOSECONDS, device_name, units_of
+from child_models.ops.layers import Identity
+from child_models.types import Dataset, Space
+from launch import command
+from launch.benchmark import versions
+from launch.build import build_dataset, build_space, resolve
+from launch.command import UserError
+from launch.objective import space_key
+from launch.prepare import prepare_jax
+from launch.workdir import read_json, write_json
+
+NAME = "latency.json"
+_LEAST_SECONDS = 2e-3  # of one repeat: so many calls as take that long
+
+
+def milliseconds(call: Callable[[], Any], repeats: int) -> float:
+    """The median time of a call; one before that is not counted.
+
+    Args:
+      call: dispatches compiled work, and returns what it makes.
+      repeats: timed runs, each of as many calls as take two milliseconds.
+    """
+    jax.block_until_ready(call())
+
+    def seconds(calls):
+        start = time.perf_counter()
+        for _ in range(calls):
+            out = call()
+        jax.block_until_ready(out)
+        return (time.perf_counter() - start) / calls
+
+    calls = max(1, int(_LEAST_SECONDS / max(seconds(3), 1e-9)))
+    return 1e3 * float(np.median([seconds(calls) for _ in range(repeats)]))
+
+
+def unit_milliseconds(each: Unit, batch: int, repeats: int) -> float:
+    """The time of a unit alone, compiled, on random images."""
+    inputs = [jnp.zeros(x.shape, x.dtype) for x in each.inputs(batch)]
+    variables = jax.jit(each.module.init)(jax.random.key(0), *inputs)
+    return milliseconds(_compiled(each.module.apply, variables, *inputs), repeats)
+
+
+def network_milliseconds(
+    space: Space, decisions: Any, image: tuple[int, ...], batch: int, repeats: int
+) -> float:
+    """The time of a whole network, in its final form, outside training."""
+    module, choices = space.module("final"), space.bind(np.asarray(decisions))
+    x = jnp.zeros((batch, *image))
+    variables = jax.jit(lambda x: module.init(jax.random.key(0), choices, x, False))(x)
+    call = _compiled(lambda v, x: module.apply(v, choices, x, False), variables, x)
+    return milliseconds(call, repeats)
+
+
+def _compiled(function, *arguments):
+    program = jax.jit(function).lower(*arguments).compile()
+    return lambda: program(*arguments)
+
+
+def measure(
+    config: ConfigDict,
+    dataset: Dataset,
+    space: Space,
+    path: epath.Path,
+    *,
+    batch: int,
+    repeats: int,
+    networks: int,
+) -> dict[str, Any]:
+    """Measures what the file lacks, and writes it after each figure.
+
+    Args:
+      config: resolved.
+      dataset: whose images have the size.
+      space: of the config.
+      path: of the table.
+      batch: images of a call.
+      repeats: of each figure.
+      networks: random ones that are measured whole.
+
+    Returns:
+      the table.
+
+    Raises:
+      UserError: if the space is no sum over units, or the file is of another one.
+    """
+    if space.terms is None:
+        raise UserError(
+            f"config.space.name={config.space.name} with these arguments is no "
+            "sum over units"
+        )
+    image = dataset.train.images.shape[1:]
+    terms = list(space.terms(image))
+    table = _opened(path, config, dataset, batch, repeats)
+    nothing = unit_milliseconds(unit(Identity(), (1, 1, 1)), 1, repeats)
+    for name, each in tqdm(units_of(terms).items(), desc="units"):
+        if name not in table["units"]:
+            measured = unit_milliseconds(each, batch, repeats)
+            table["units"][name] = max(0.0, measured - nothing)
+            write_json(path, table)
+    nanoseconds = {k: round(v * NANOSECONDS) for k, v in table["units"].items()}
+    model = cost_model(space.spec, terms, lambda each: nanoseconds[each.name])
+    for i in tqdm(range(len(table["networks"]), networks), desc="networks"):
+        decisions = np.asarray(space.spec.sample(jax.random.key(i)))
+        measured = network_milliseconds(space, decisions, image, batch, repeats)
+        row = {"decisions": decisions.tolist(), "measured": measured - nothing}
+        table["networks"].append(row)
+        write_json(path, table)
+    for row in table["networks"]:
+        row["predicted"] = model.count(row["decisions"]) / NANOSECONDS
+    return table | _agreement(table["networks"])
+
+
+def _opened(path, config, dataset, batch, repeats) -> dict[str, Any]:
+    about = {
+        "space": space_key(config, dataset.classes),
+        "image": list(dataset.train.images.shape[1:]),
+        "batch": batch,
+        "device": device_name(),
+        "repeats": repeats,
+        "versions": versions(),
+    }
+    old = read_json(path)
+    if old is None:
+        return about | {"units": {}, "networks": []}
+    differing = [name for name, value in about.items() if old.get(name) != value]
+    if differing:
+        raise UserError(
+            f"{path} is a table of another {', '.join(differing)}; take another workdir"
+        )
+    return old
+
+
+def _agreement(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    measured, predicted = (
+        np.array([row[name] for row in rows]) for name in ("measured", "predicted")
+    )
+    if len(rows) < 2 or np.ptp(measured) == 0 or np.ptp(predicted) == 0:
+        return {"rank_correlation": None, "ratio": None}
+    return {
+        "rank_correlation": float(spearmanr(measured, predicted).statistic),
+        "ratio": float(np.median(predicted / measured)),
+    }
+
+
+def main() -> None:
+    """Measures, writes ``latency.json``, and says how well the sums predict."""
+    given, config = flags.FLAGS, resolve(command.config_from_flags())
+    prepare_jax(config)
+    dataset = build_dataset(config)
+    space = build_space(config, dataset.classes)
+    path = epath.Path(given.workdir) / NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from error
+    table = measure(
+        *(config, dataset, space, path),
+        batch=given.batch,
+        repeats=given.repeats,
+        networks=given.networks,
+    )
+    write_json(path, table)
+    print(f"{len(table['units'])} units on {table['device']}, batch {table['batch']}")
+    if table["rank_correlation"] is not None:
+        print(
+            f"{len(table['networks'])} networks: rank correlation (Spearman) of sum "
+            f"and measurement {table['rank_correlation']:.3f}; the sum is "
+            f"{table['ratio']:.2f} of the measurement (median)"
+        )
+    print(f"--config.objective.cost=latency --config.objective.table={path}")
+
+
+if __name__ == "__main__":
+    command.define_config()
+    command.define_workdir()
+    flags.DEFINE_integer("batch", 1, "images of a call", lower_bound=1)
+    flags.DEFINE_integer("repeats", 20, "timed runs of each figure", lower_bound=1)
+    flags.DEFINE_integer("networks", 20, "random networks timed whole", lower_bound=0)
+    command.run(main)

@@ -150,8 +150,8 @@ def judged_evaluator(
 ) -> Evaluator:
     """An evaluator whose trials have the objective as reward; for compiled searches.
 
-    Trials' values are the plain rewards, unless the evaluator has others; their cost
-    is the objective's.
+    Trials' values are the plain rewards, and their cost the objective's, whatever the
+    evaluator has there.
 
     Args:
       evaluator: of plain rewards.
@@ -203,12 +203,11 @@ def _judged(objective: Objective, trial: Trial, cost, fits) -> Trial:
     if trial.gradient is None:
         reward = objective.reward(reward, cost).astype(jnp.float32)
     valid = trial.valid & fits
-    value = trial.reward if trial.value is None else trial.value
     return trial._replace(
         reward=jnp.where(valid, reward, 0),
         valid=valid,
         cost=cost[:, None],
-        value=jnp.where(valid, value, jnp.nan),
+        value=jnp.where(valid, trial.reward, jnp.nan),
     )
 
 

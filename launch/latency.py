@@ -11,6 +11,7 @@ are timed whole too, and the correlation of the ranks of their times with those 
 sums says how well the table predicts.  The same command continues.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +65,7 @@ def milliseconds(call: Callable[[], Any], repeats: int) -> float:
 def unit_milliseconds(each: Unit, batch: int, repeats: int) -> float:
     """The time of a unit alone, compiled, on random images."""
     inputs = [jnp.zeros(x.shape, x.dtype) for x in each.inputs(batch)]
-    variables = jax.jit(each.module.init)(jax.random.key(0), *inputs)
+    variables = _variables(lambda *x: each.module.init(jax.random.key(0), *x), *inputs)
     return milliseconds(_compiled(each.module.apply, variables, *inputs), repeats)
 
 
@@ -74,9 +75,19 @@ def network_milliseconds(
     """The time of a whole network, in its final form, outside training."""
     module, choices = space.module("final"), space.bind(np.asarray(decisions))
     x = jnp.zeros((batch, *image))
-    variables = jax.jit(lambda x: module.init(jax.random.key(0), choices, x, False))(x)
+    init = functools.partial(module.init, jax.random.key(0), choices, train=False)
+    variables = _variables(lambda x: init(x=x), x)
     call = _compiled(lambda v, x: module.apply(v, choices, x, False), variables, x)
     return milliseconds(call, repeats)
+
+
+def _variables(init, *inputs):
+    """Some of the right shapes; what they are does not change the time."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda s: jnp.asarray(generator.uniform(0.1, 1, s.shape), s.dtype),
+        jax.eval_shape(init, *inputs),
+    )
 
 
 def _compiled(function, *arguments):

@@ -1,19 +1,19 @@
 """Measures the latency of every unit of a space on this device, into a table.
 
     python -m launch.latency --config=configs/darts_digits.py --workdir=runs/latency
-        [--batch=1] [--repeats=20] [--networks=20]
+        [--batch=1] [--repeats=50] [--networks=20]
 
 A unit is an op at a shape, or whatever else the space's networks consist of; each is
-compiled alone, called once, and then timed: the median of the repeats, less that of a
+compiled alone.  All take turns, so that whatever else the machine does is spread over
+them; a time is the median of the repeats, one call before them apart, less that of a
 call that does nothing.  ``latency.json`` in the workdir is the table that
 ``config.objective.table`` takes, see `child_models.latency`.  So many random networks
 are timed whole too, and the correlation of the ranks of their times with those of the
-sums says how well the table predicts.  The same command continues.
+sums says how well the table predicts.  The same command measures what is not there yet.
 """
 
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -36,49 +36,40 @@ from launch.build import build_dataset, build_space, resolve
 from launch.command import UserError
 from launch.objective import space_key
 from launch.prepare import prepare_jax
+from launch.suites.timing import in_turn
 from launch.workdir import read_json, write_json
 
 NAME = "latency.json"
-_LEAST_SECONDS = 2e-3  # of one repeat: so many calls as take that long
+_NOTHING = "nothing"  # a call that returns its input, measured beside the others
 
 
-def milliseconds(call: Callable[[], Any], repeats: int) -> float:
-    """The median time of a call; one before that is not counted.
-
-    Args:
-      call: dispatches compiled work, and returns what it makes.
-      repeats: timed runs, each of as many calls as take two milliseconds.
-    """
-    jax.block_until_ready(call())
-
-    def seconds(calls):
-        start = time.perf_counter()
-        for _ in range(calls):
-            out = call()
-        jax.block_until_ready(out)
-        return (time.perf_counter() - start) / calls
-
-    calls = max(1, int(_LEAST_SECONDS / max(seconds(3), 1e-9)))
-    return 1e3 * float(np.median([seconds(calls) for _ in range(repeats)]))
-
-
-def unit_milliseconds(each: Unit, batch: int, repeats: int) -> float:
-    """The time of a unit alone, compiled, on random images."""
+def unit_run(each: Unit, batch: int) -> Callable[[], Any]:
+    """Compiles a unit alone; the call that is to be timed."""
     inputs = [jnp.zeros(x.shape, x.dtype) for x in each.inputs(batch)]
     variables = _variables(lambda *x: each.module.init(jax.random.key(0), *x), *inputs)
-    return milliseconds(_compiled(each.module.apply, variables, *inputs), repeats)
+    return _compiled(each.module.apply, variables, *inputs)
 
 
-def network_milliseconds(
-    space: Space, decisions: Any, image: tuple[int, ...], batch: int, repeats: int
-) -> float:
-    """The time of a whole network, in its final form, outside training."""
+def network_run(
+    space: Space, decisions: Any, image: tuple[int, ...], batch: int
+) -> Callable[[], Any]:
+    """The same of a whole network, in its final form, outside training."""
     module, choices = space.module("final"), space.bind(np.asarray(decisions))
     x = jnp.zeros((batch, *image))
     init = functools.partial(module.init, jax.random.key(0), choices, train=False)
     variables = _variables(lambda x: init(x=x), x)
-    call = _compiled(lambda v, x: module.apply(v, choices, x, False), variables, x)
-    return milliseconds(call, repeats)
+    return _compiled(lambda v, x: module.apply(v, choices, x, False), variables, x)
+
+
+def milliseconds(
+    runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, float]:
+    """The median time of each run less that of a call that does nothing."""
+    nothing = unit_run(unit(Identity(), (1, 1, 1)), 1)
+    times = in_turn({_NOTHING: nothing} | dict(runs), repeats)
+    medians = {name: float(np.median(taken)) for name, taken in times.items()}
+    idle = medians.pop(_NOTHING)
+    return {name: max(0.0, median - idle) for name, median in medians.items()}
 
 
 def _variables(init, *inputs):
@@ -105,7 +96,7 @@ def measure(
     repeats: int,
     networks: int,
 ) -> dict[str, Any]:
-    """Measures what the file lacks, and writes it after each figure.
+    """Measures what the file lacks, units and then networks, and writes it.
 
     Args:
       config: resolved.
@@ -130,23 +121,32 @@ def measure(
     image = dataset.train.images.shape[1:]
     terms = list(space.terms(image))
     table = _opened(path, config, dataset, batch, repeats)
-    nothing = unit_milliseconds(unit(Identity(), (1, 1, 1)), 1, repeats)
-    for name, each in tqdm(units_of(terms).items(), desc="units"):
-        if name not in table["units"]:
-            measured = unit_milliseconds(each, batch, repeats)
-            table["units"][name] = max(0.0, measured - nothing)
-            write_json(path, table)
+    if not table["units"]:
+        units = tqdm(units_of(terms).items(), desc="compiling units")
+        runs = {name: unit_run(each, batch) for name, each in units}
+        table["units"] = milliseconds(runs, repeats)
+        write_json(path, table)
     nanoseconds = {k: round(v * NANOSECONDS) for k, v in table["units"].items()}
     model = cost_model(space.spec, terms, lambda each: nanoseconds[each.name])
-    for i in tqdm(range(len(table["networks"]), networks), desc="networks"):
-        decisions = np.asarray(space.spec.sample(jax.random.key(i)))
-        measured = network_milliseconds(space, decisions, image, batch, repeats)
-        row = {"decisions": decisions.tolist(), "measured": measured - nothing}
-        table["networks"].append(row)
+    if len(table["networks"]) != networks:
+        drawn = [space.spec.sample(jax.random.key(i)) for i in range(networks)]
+        drawn = {str(i): np.asarray(decisions) for i, decisions in enumerate(drawn)}
+        runs = {
+            i: network_run(space, decisions, image, batch)
+            for i, decisions in tqdm(drawn.items(), desc="compiling networks")
+        }
+        measured = milliseconds(runs, repeats)
+        table["networks"] = [
+            {
+                "decisions": drawn[i].tolist(),
+                "measured": measured[i],
+                "predicted": model.count(drawn[i]) / NANOSECONDS,
+            }
+            for i in drawn
+        ]
+        table |= _agreement(table["networks"])
         write_json(path, table)
-    for row in table["networks"]:
-        row["predicted"] = model.count(row["decisions"]) / NANOSECONDS
-    return table | _agreement(table["networks"])
+    return table
 
 
 def _opened(path, config, dataset, batch, repeats) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _opened(path, config, dataset, batch, repeats) -> dict[str, Any]:
     }
     old = read_json(path)
     if old is None:
-        return about | {"units": {}, "networks": []}
+        return about | {"units": {}, "networks": []} | _agreement([])
     differing = [name for name, value in about.items() if old.get(name) != value]
     if differing:
         raise UserError(
@@ -198,7 +198,6 @@ def main() -> None:
         repeats=given.repeats,
         networks=given.networks,
     )
-    write_json(path, table)
     print(f"{len(table['units'])} units on {table['device']}, batch {table['batch']}")
     if table["rank_correlation"] is not None:
         print(
@@ -213,6 +212,6 @@ if __name__ == "__main__":
     command.define_config()
     command.define_workdir()
     flags.DEFINE_integer("batch", 1, "images of a call", lower_bound=1)
-    flags.DEFINE_integer("repeats", 20, "timed runs of each figure", lower_bound=1)
+    flags.DEFINE_integer("repeats", 50, "timed runs of each figure", lower_bound=1)
     flags.DEFINE_integer("networks", 20, "random networks timed whole", lower_bound=0)
     command.run(main)

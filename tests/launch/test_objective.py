@@ -208,21 +208,21 @@ def test_all_keys_are_explained(config):
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     """A table whose milliseconds are not measured: ReLUConvBN takes 2, others 1."""
+    calls = []
+
+    def milliseconds(runs, repeats):
+        calls.append(sorted(runs))
+        return {name: run() for name, run in runs.items()}
+
+    def network_run(space, decisions, image, batch):
+        return lambda: 5.0 + 6.0 * np.sum(decisions == 2)
+
+    monkeypatch.setattr(launch.latency, "milliseconds", milliseconds)
+    monkeypatch.setattr(launch.latency, "network_run", network_run)
     monkeypatch.setattr(
         launch.latency,
-        "unit_milliseconds",
-        lambda each, batch, repeats: (
-            0.0
-            if each.shapes == ((1, 1, 1),)
-            else 2.0
-            if "ReLUConvBN" in each.name
-            else 1.0
-        ),
-    )
-    monkeypatch.setattr(
-        launch.latency,
-        "network_milliseconds",
-        lambda space, decisions, *_: 5.0 + 6.0 * np.sum(decisions == 2),
+        "unit_run",
+        lambda each, batch: lambda: 1.0 + ("ReLUConvBN" in each.name),
     )
     built = build(resolve_space())
     path = tmp_path / "latency.json"
@@ -235,11 +235,11 @@ def measured(monkeypatch, tmp_path):
             networks=networks,
         )
 
-    return built, path, make
+    return built, path, make, calls
 
 
 def test_a_table_predicts_networks_by_their_units(measured, config):
-    built, path, make = measured
+    built, path, make, _ = measured
     found = make()
     assert found["rank_correlation"] > 0.8 and len(found["networks"]) == 4
     given = config(cost="latency", table=str(path))
@@ -250,18 +250,15 @@ def test_a_table_predicts_networks_by_their_units(measured, config):
     assert float(traced[0]) == pytest.approx(costs.count([2, 0, 1]))
 
 
-def test_a_measurement_goes_on_where_it_was_stopped(measured, monkeypatch):
-    _, path, make = measured
+def test_what_was_measured_is_not_measured_again(measured):
+    built, path, make, calls = measured
     first = make(networks=0)
-    calls = []
-    monkeypatch.setattr(
-        launch.latency, "unit_milliseconds", lambda *_: calls.append(1) or 0.0
-    )
     assert make(networks=1)["units"] == first["units"]
-    assert len(calls) == 1  # the call that does nothing
+    assert make(networks=1) == make(networks=1)
+    assert calls == [sorted(first["units"]), ["0"]]
     with pytest.raises(UserError, match="a table of another batch"):
         launch.latency.measure(
-            *(measured[0].config, measured[0].dataset, measured[0].space, path),
+            *(built.config, built.dataset, built.space, path),
             batch=2,
             repeats=1,
             networks=0,
@@ -279,7 +276,7 @@ def test_a_measurement_goes_on_where_it_was_stopped(measured, monkeypatch):
     ],
 )
 def test_a_table_of_something_else_is_refused(measured, change, message):
-    built, path, make = measured
+    built, path, make, _ = measured
     path.write_text(json.dumps(make(networks=0) | change))
     with pytest.raises(ValueError, match=message):
         read_latency(
@@ -292,7 +289,7 @@ def test_a_table_of_something_else_is_refused(measured, change, message):
 
 
 def test_a_table_of_a_named_device_is_taken(measured, config):
-    _, path, make = measured
+    _, path, make, _ = measured
     path.write_text(json.dumps(make(networks=0) | {"device": "Pixel 1"}))
     build(config(cost="latency", table=str(path), device="Pixel 1"))
     assert device_name() != "Pixel 1"
@@ -300,5 +297,11 @@ def test_a_table_of_a_named_device_is_taken(measured, config):
 
 def test_times_are_measured():
     built = build(resolve_space())
-    units = [each for t in built.space.terms((8, 8, 1)) for each, _ in t.units]
-    assert launch.latency.unit_milliseconds(units[0], 1, 2) > 0
+    units = {each for t in built.space.terms((8, 8, 1)) for each, _ in t.units}
+    runs = {
+        each.name: launch.latency.unit_run(each, 64)
+        for each in units
+        if each.name.startswith(("ReLUConvBN", "ResidualBlock(features=8"))
+    }
+    times = launch.latency.milliseconds(runs, 3)
+    assert times.keys() == runs.keys() and max(times.values()) > 0

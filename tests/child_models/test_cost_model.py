@@ -207,8 +207,17 @@ def test_units_by_the_number_of_events_take_any_function_of_it():
         assert model.count(row) == price[unread + 1]
 
 
-def test_the_smallest_cost_is_known_where_decisions_add_up():
-    space = SPACES["darts"](classes=3, channels=4, cells=1, nodes=2, ops=DARTS_OPS)
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("nasbench201", {"cells": 1}),
+        pytest.param(  # whose rule is slow to compile
+            "darts", {"cells": 1, "nodes": 2, "ops": DARTS_OPS}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_smallest_cost_is_known_where_decisions_add_up(name, arguments):
+    space = SPACES[name](classes=3, channels=4, **arguments)
     model = models(space)["params"]
     cost, decisions, exact = model.smallest()
     assert exact and cost == model.count(decisions) == model.floor

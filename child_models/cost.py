@@ -1,7 +1,7 @@
 """What a network costs: parameters and multiply-adds, counted exactly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -41,15 +41,38 @@ def count(module: nn.Module, choices: Any, image_shape: Sequence[int]) -> Cost:
       exact counts.
     """
     x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    return counts_and_shapes(
+        lambda x: module.init(jax.random.key(0), choices, x, True),
+        lambda variables, x: module.apply(variables, choices, x, False),
+        x,
+    )[0]
+
+
+def counts_and_shapes(
+    init: Callable[..., Any], apply: Callable[..., Any], *inputs: jax.ShapeDtypeStruct
+) -> tuple[Cost, list[tuple[int, ...]]]:
+    """Counts what a function of modules costs, from shapes alone.
+
+    Args:
+      init: ``(*inputs) -> variables``.
+      apply: ``(variables, *inputs) -> outputs``.
+      *inputs: shapes.
+
+    Returns:
+      exact counts, and the shapes of the arrays that `apply` returns.
+    """
+    shapes: list[tuple[int, ...]] = []
+
+    def run(*arguments):
+        shapes.extend(leaf.shape for leaf in jax.tree.leaves(apply(*arguments)))
+
     with shapes_only():
-        variables = jax.eval_shape(
-            lambda x: module.init(jax.random.key(0), choices, x, True), x
-        )
-        macs = count_macs(lambda v, x: module.apply(v, choices, x, False), variables, x)
+        variables = jax.eval_shape(init, *inputs)
+        macs = count_macs(run, variables, *inputs)
     trainable, auxiliary = 0, 0
     for path, leaf in traverse_util.flatten_dict(variables.get("params", {})).items():
         if AUXILIARY_HEAD in path:
             auxiliary += math.prod(leaf.shape)
         else:
             trainable += math.prod(leaf.shape)
-    return Cost(trainable, auxiliary, macs)
+    return Cost(trainable, auxiliary, macs), shapes

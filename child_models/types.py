@@ -1,12 +1,13 @@
 """What spaces, tasks and data sets look like to the rest of the project."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from child_models.cost_terms import Term
 from controller.spec import Spec
 
 
@@ -31,6 +32,8 @@ class Space(NamedTuple):
         uses the statistics of the batch in any case.
       learning_rate: ``(decisions) -> float``, the rate that an architecture asks to be
         trained with; None where rates are no part of it.
+      terms: ``((H, W, C)) -> [Term]``: of which units the final form consists, outside
+        training; None where it is no sum over conditions on decisions.
     """
 
     spec: Spec
@@ -40,6 +43,7 @@ class Space(NamedTuple):
     bindings: frozenset[str] = frozenset({"fixed", "sampled", "relaxed"})
     running_statistics: bool = True
     learning_rate: Callable[[Any], float] | None = None
+    terms: Callable[[Sequence[int]], list[Term]] | None = None
 
 
 def check_sampled(what: str, space: Space) -> None:

@@ -44,6 +44,7 @@ def base() -> ConfigDict:
             "evaluator": {"name": "shared_weights"},
             "task": {"name": "classification"},
             "schedule": {},
+            "objective": {},
             "derive": {},
             "train": {"seed": 0},
             "retrain": {},

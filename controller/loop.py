@@ -160,6 +160,7 @@ def make_loop(
     *,
     max_ticks: int = 256,
     history: int = 64,
+    sample: Callable[[Key, int], jax.Array] | None = None,
 ) -> Loop:
     """Joins a strategy and an evaluator into one compiled search.
 
@@ -170,6 +171,8 @@ def make_loop(
       schedule: how many of which ticks a round has.
       max_ticks: most ticks of one call.
       history: how many of the best scored architectures the state keeps.
+      sample: ``(key, n) -> int32[n, T]``, of child steps that sample uniformly; None
+        for the spec's.
 
     Returns:
       the Loop; its functions are compiled at their first call.
@@ -184,10 +187,12 @@ def make_loop(
     if strategy.relaxed:
         _check_relaxed(schedule)
     init = functools.partial(begin, spec, strategy, evaluator, history)
+    sample = functools.partial(_uniform, spec) if sample is None else sample
 
     # Under `jit` each is traced once, for the shapes of the log and for the body.
     child_tick = jax.jit(
-        functools.partial(_child_tick, spec, strategy, evaluator, schedule), inline=True
+        functools.partial(_child_tick, sample, strategy, evaluator, schedule),
+        inline=True,
     )
     policy_tick = jax.jit(
         functools.partial(_policy_tick, strategy, evaluator, schedule), inline=True
@@ -293,11 +298,11 @@ def _phase(schedule, round):
     return Phase(None, *(jnp.array(column)[index] for column in columns))
 
 
-def _child_tick(spec, strategy, evaluator, schedule, state, data):
+def _child_tick(sample, strategy, evaluator, schedule, state, data):
     """Trains weights once: the next state, and metrics."""
     key = jax.random.fold_in(state.key, state.step)
     uniform = _phase(schedule, state.round).uniform
-    propose = functools.partial(_mixed, spec, strategy, state.strategy, uniform)
+    propose = functools.partial(_mixed, sample, strategy, state.strategy, uniform)
     new, metrics = evaluator.improve(key, state.evaluator, data, propose)
     decisions = metrics.pop("decisions")
     state = _mark_failure(state, ~jnp.isfinite(metrics["loss"]), decisions)
@@ -343,7 +348,11 @@ def _row(round, learn, child, policy):
     )
 
 
-def _mixed(spec, strategy, strategy_state, uniform, key, n):
+def _uniform(spec, key, n):
+    return jax.vmap(spec.sample)(jax.random.split(key, n))
+
+
+def _mixed(sample, strategy, strategy_state, uniform, key, n):
     """Proposes by the policy, or uniformly with the given probability.
 
     A relaxed strategy proposes in warm-up too: it begins close to equal weights.
@@ -352,7 +361,7 @@ def _mixed(spec, strategy, strategy_state, uniform, key, n):
     proposal, _ = strategy.propose(policy_key, strategy_state, n)
     if strategy.relaxed:
         return proposal
-    drawn = jax.vmap(spec.sample)(jax.random.split(uniform_key, n))
+    drawn = sample(uniform_key, n)
     is_uniform = jax.random.bernoulli(mix_key, uniform, (n, 1))
     decisions = jnp.where(is_uniform, drawn, proposal.decisions)
     return Proposal(decisions, jnp.where(is_uniform[:, 0], 0.0, proposal.log_prob))

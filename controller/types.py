@@ -59,6 +59,7 @@ class Strategy(NamedTuple):
         None where no proposal has a parent.
       relaxed: whether it proposes relaxed weights, one set at a time, and learns from
         the gradient of the loss with respect to them.
+      queues: whether what it proposes next waits for the trials of what it proposed.
     """
 
     init: Callable[[Key], Any]
@@ -68,6 +69,7 @@ class Strategy(NamedTuple):
     traceable: bool = True
     alive: Callable[[Any], jax.Array] | None = None
     relaxed: bool = False
+    queues: bool = False
 
 
 class Execution(NamedTuple):

@@ -213,7 +213,7 @@ class Book:
         return {
             "space": self._config.space.name,
             "strategy": self._config.strategy.name,
-            "best": {k: scored[0][k] for k in ("decisions", "genotype", "reward")},
+            "best": {k: v for k, v in scored[0].items() if k != "source"},
             "candidates": scored,
             "budget": {
                 "scored": progress.scored,

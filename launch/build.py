@@ -29,10 +29,12 @@ from child_models.types import Dataset, Space, Task
 from controller.execution import Executor, Runner, in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import Loop, Schedule, make_loop, schedule
+from controller.objectives import Costs, Objective, judged_executor
 from controller.policies.lstm import lstm_policy
 from controller.strategies import STRATEGIES, check_able
 from controller.types import Evaluator, Execution, Strategy
 from launch.command import UserError, user_errors
+from launch.objective import judge
 from launch.on_ray import on_ray
 from launch.prepare import prepare_jax
 from launch.settings import (
@@ -65,6 +67,7 @@ _NAMED = {
 _PLAIN = {
     "data": load,
     "schedule": schedule,
+    "objective": Objective,
     "derive": Derive,
     "train": Train,
     "retrain": Retrain,
@@ -181,7 +184,8 @@ class Search:
     """The objects of a search, and the config that they are built from.
 
     `compiled` names the functions of `loop` that this process has compiled; `place`
-    brings a state to the devices that the evaluator uses.
+    brings a state to the devices that the evaluator uses; `costs` is None where the
+    objective has no cost.
     """
 
     config: ConfigDict
@@ -194,6 +198,8 @@ class Search:
     loop: Loop
     compiled: set[str] = dataclasses.field(default_factory=set, compare=False)
     place: Placement = placement(None)
+    objective: Objective = Objective()
+    costs: Costs | None = None
 
 
 def build_mesh(count: int) -> Mesh | None:
@@ -267,18 +273,24 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
         dataset=dataset,
         mesh=mesh,
     )
+    objective, costs, strategy, evaluator, sample = judge(
+        config, space, dataset, strategy, evaluator
+    )
     with user_errors("config.schedule"):
         phases = schedule(rounds=train.rounds, **config.schedule.to_dict())
     with user_errors("config"):
         ticks = {"max_ticks": train.steps_per_call} if train.steps_per_call else {}
         parts = (space.spec, strategy, evaluator, phases)
         if evaluator.execution.executor == "compiled":
-            loop = make_loop(*parts, **ticks)
+            loop = make_loop(*parts, **ticks, sample=sample)
         else:
             executor = build_executor(config, dataset, evaluator)
+            if costs is not None:
+                executor = judged_executor(executor, objective, costs)
             loop = make_host_loop(*parts, executor, **ticks)
     objects = (dataset, space, task, strategy, evaluator, phases, loop)
-    return Search(config, *objects, place=placement(mesh))
+    place = placement(mesh)
+    return Search(config, *objects, place=place, objective=objective, costs=costs)
 
 
 def build_executor(
@@ -303,7 +315,7 @@ def build_executor(
 def _runner(config: Mapping[str, Any], dataset: Dataset) -> Runner:
     """The trials of a config, in a process of Ray's."""
     here = {**config["evaluator"], **Execution()._asdict()}
-    config = resolve({**config, "evaluator": here})
+    config = resolve({**config, "evaluator": here, "objective": {}})
     prepare_jax(config)
     return runner(build(config, dataset).evaluator)
 

@@ -26,7 +26,7 @@ from launch.book import Book, Position
 from launch.build import Search, build, resolve
 from launch.checkpoints import from_host, host_shapes
 from launch.command import Interrupted, UserError
-from launch.derive import candidates, derive
+from launch.derive import derive, final_candidates
 from launch.planner import Planner
 from launch.prepare import prepare_jax
 from launch.settings import config_sha256
@@ -250,8 +250,7 @@ class _Run:
         """Tells the loop all candidates, where it scores them side by side."""
         built, state = self._built, self._state
         if built.loop.announce is not None:
-            n = self._config.derive.n
-            found = candidates(built.space.spec, built.strategy, state, n)
+            found = final_candidates(built, state)
             built.loop.announce(state, [decisions for decisions, _ in found])
 
 

@@ -13,6 +13,7 @@ find each other, elsewhere each is told where process 0 is, and which one it is:
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from launch import command, distributed
 from launch.build import resolve
@@ -32,7 +33,7 @@ def main() -> None:
                 print(f"to retrain the winner, once there is one: {_retrain(workdir)}")
             raise  # the command to continue is told for all programs alike
     if distributed.is_main():
-        _tell(result, workdir, config.evaluator.name)
+        _tell(result, workdir, config)
         print("to search on from here, give the same command more rounds:")
         print(f"  {line} --config.train.rounds={2 * config.train.rounds}", flush=True)
 
@@ -45,13 +46,18 @@ _MEASURED = {
 }
 
 
-def _tell(result: dict[str, Any], workdir: str, evaluator: str) -> None:
+def _tell(result: dict[str, Any], workdir: str, config: ConfigDict) -> None:
     best, n = result["best"], len(result["candidates"])
     print(f"best of {n} candidates: {best['genotype']}")
+    if "cost" in best:
+        print(
+            f"its cost, {config.objective.cost}, is {best['cost']:g}; its reward "
+            f"without the cost {best['value']:.4f}"
+        )
     print(
         f"its reward is {best['reward']:.4f} on the validation split. That is a proxy"
-        f"{_MEASURED.get(evaluator, '')}: the network's own accuracy comes from "
-        "training it from scratch:"
+        f"{_MEASURED.get(config.evaluator.name, '')}: the network's own accuracy comes "
+        "from training it from scratch:"
     )
     print(f"  {_retrain(workdir)}", flush=True)
 

@@ -298,7 +298,9 @@ def config_sha256(config: Mapping[str, Any]) -> str:
 
 def search_sha256(config: Mapping[str, Any]) -> str:
     """Hex digest of the settings that trials depend on, the seed apart."""
-    sections = ("data", "space", "strategy", "evaluator", "task", "schedule")
+    sections = ["data", "space", "strategy", "evaluator", "task", "schedule"]
+    if config["objective"]["cost"] is not None:
+        sections.append("objective")
     return config_sha256(
         {section: config[section] for section in sections}
         | {"dtype": config["train"]["dtype"]}

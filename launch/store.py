@@ -57,7 +57,8 @@ class Row(NamedTuple):
       valid: whether it counts; its status is "valid" or "invalid".
       log_prob: of the policy that proposed it.
       encoding: the architecture in readable form.
-      value: what a table reports beside the reward.
+      value: what a table reports beside the reward; with a cost in the objective, the
+        reward without it.
       cost: a number; JSON of several objectives.
       parent: trial whose weights it inherited, counted from 0 through all rounds.
       reason: why it is not valid.
@@ -255,9 +256,9 @@ def read_trials(workdir: epath.PathLike) -> list[tuple]:
 
 
 def read_scored(workdir: epath.PathLike) -> list[tuple]:
-    """All rows (round, decisions, encoding, reward, cost, reason), in order."""
+    """All rows (round, decisions, encoding, reward, value, cost, reason), in order."""
     query = (
-        "select round, decisions, encoding, reward, cost, reason from trials "
+        "select round, decisions, encoding, reward, value, cost, reason from trials "
         'order by seed, round, "index"'
     )
     return _read(workdir, query)

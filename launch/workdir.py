@@ -3,6 +3,7 @@
 A workdir is local or remote (``gs://``); it is the interface to other tools.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,9 +16,12 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from child_models.data.prepared import cache_folder
+from controller.objectives import Objective
 from launch.build import SECTIONS
 from launch.command import UserError
 from launch.settings import CHANGEABLE, as_json, differing_keys
+
+NO_OBJECTIVE = dataclasses.asdict(Objective())
 
 
 def open_workdir(path: str | os.PathLike, config: ConfigDict) -> epath.Path:
@@ -47,7 +51,8 @@ def open_workdir(path: str | os.PathLike, config: ConfigDict) -> epath.Path:
 
 
 def _check_same(path: str | os.PathLike, old: Mapping, config: ConfigDict) -> None:
-    differing = differing_keys(old, config)
+    # Written before there were objectives.
+    differing = differing_keys({"objective": NO_OBJECTIVE} | old, config)
     refused = {k: pair for k, pair in differing.items() if k not in CHANGEABLE}
     if refused:
         raise UserError(
@@ -115,7 +120,11 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any] | None:
     Raises:
       UserError: if the file is damaged, or lacks a section.
     """
-    return _read_report(epath.Path(workdir) / "config.json", {"": SECTIONS})
+    config = _read_report(
+        epath.Path(workdir) / "config.json",
+        {"": [section for section in SECTIONS if section != "objective"]},
+    )
+    return config and {"objective": NO_OBJECTIVE} | config
 
 
 def read_result(workdir: epath.PathLike) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@ each with one of 7 ops: ``prod_n C(n + 2, 2) * 7^2``, 1,037,664,180 cells, and t
 square of it with both.  P-DARTS, PC-DARTS, ASAP and PARSEC search the same space.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from child_models.spaces import darts_cost
 from child_models.spaces.darts_final import STEMS, FinalNetwork
 from child_models.spaces.darts_ops import KNOWN_OPS, NONE, OPS
 from child_models.spaces.darts_search import SearchNetwork
@@ -132,7 +134,8 @@ def darts(
         return extract_steps(search, choices, variables, image)
 
     bindings = ("fixed",) if pairs else ("fixed", "sampled", "relaxed")
-    return Space(spec, module, bind, cut, frozenset(bindings))
+    terms = functools.partial(darts_cost.terms, spec, final, nodes)
+    return Space(spec, module, bind, cut, frozenset(bindings), terms=terms)
 
 
 def _check_ops(ops: Sequence[str]) -> tuple[str, ...]:

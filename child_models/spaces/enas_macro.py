@@ -5,6 +5,7 @@ https://arxiv.org/abs/1802.03268; operations numbered as in the authors' code,
 melodyguan/enas.
 """
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 
 from child_models.choice import bind_all
 from child_models.shared_params import extract
+from child_models.spaces import enas_macro_cost
 from child_models.spaces.enas_macro_final import FinalNet
 from child_models.spaces.enas_macro_search import OPS, SearchNet
 from child_models.spaces.enas_text import MACRO_CODEC
@@ -80,4 +82,5 @@ def enas_macro(
         image = (8, 8, variables["params"]["stem"]["kernel"].shape[2])
         return extract(forms["search"], bind(np.asarray(decisions)), variables, image)
 
-    return Space(spec, module, bind, cut, running_statistics=False)
+    terms = functools.partial(enas_macro_cost.terms, forms["final"])
+    return Space(spec, module, bind, cut, running_statistics=False, terms=terms)

@@ -9,6 +9,7 @@ before the last and of the last, and node i = 2, 3, ... is the sum of two operat
 each on one earlier state.  A cell returns the states that none of its nodes reads.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from child_models.choice import bind_all
 from child_models.shared_params import extract
+from child_models.spaces import enas_micro_cost
 from child_models.spaces.darts_spec import pair_decisions
 from child_models.spaces.enas_micro_final import FinalNet
 from child_models.spaces.enas_micro_search import SearchNet
@@ -94,7 +96,8 @@ def enas_micro(
         image = (8, 8, variables["params"]["stem"]["kernel"].shape[2])
         return extract(forms["search"], bind(np.asarray(decisions)), variables, image)
 
-    return Space(spec, module, bind, cut, running_statistics=False)
+    terms = functools.partial(enas_micro_cost.terms, spec, forms["final"], nodes)
+    return Space(spec, module, bind, cut, running_statistics=False, terms=terms)
 
 
 _FIXED_ARC = """

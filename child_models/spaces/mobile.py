@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from child_models.choice import Choice, bind_all
+from child_models.spaces import mobile_cost
 from child_models.spaces.mobile_network import (
     ZERO,
     Network,
@@ -166,7 +167,8 @@ def mobile(
         image = (32, 32, variables["params"]["stem"]["Conv_0"]["kernel"].shape[2])
         return extract_steps(forms["search"], choices, variables, image)
 
-    return Space(spec, module, bind, cut)
+    terms = partial(mobile_cost.terms, forms["final"])
+    return Space(spec, module, bind, cut, terms=terms)
 
 
 # ---- published networks -------------------------------------------------------------

@@ -16,7 +16,7 @@ Shapes: B images of H x W pixels, C channels of the stage.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from child_models.choice import Choice, bind_all, choose, is_fixed
+from child_models.cost_terms import Shape, Term, term, unit
 from child_models.ops.drop_path import drop_path as drop_paths
 from child_models.ops.layers import Conv, Dense, Identity, Pool, ReLUConvBN, Zero
 from child_models.ops.normalization import BatchNorm
@@ -128,7 +129,7 @@ class Cell(nn.Module):
             fixed cell; None for never.
         """
         choices = choices if self.fixed is None else self.fixed
-        branches = self._branches(x.shape[-1])
+        branches = self.branches(x.shape[-1])
         nodes = [x] + [None] * (self.nodes - 1)
         for choice, (source, target) in zip(choices, _edges(self.nodes), strict=True):
             y = choose(choice, branches, nodes[source], name=f"edge_{source}_{target}")
@@ -137,7 +138,8 @@ class Cell(nn.Module):
             nodes[target] = y if nodes[target] is None else nodes[target] + y
         return nodes[-1], None
 
-    def _branches(self, channels: int) -> list:
+    def branches(self, channels: int) -> list:
+        """Factories of the ops, in the order of the choices."""
         norm = {"train": self.train, "affine": self.affine, "dtype": self.dtype}
         known = {
             "none": Zero,
@@ -334,7 +336,29 @@ def nasbench201(
         sampled = isinstance(decisions, jax.Array) and "none" in ops
         return _skip_dead_ends(choices, nodes, ops) if sampled else choices
 
-    return Space(spec, module, bind, cut)
+    terms = partial(_terms, forms["final"])
+    return Space(spec, module, bind, cut, terms=terms)
+
+
+def _terms(network: Network, image: Shape) -> Iterator[Term]:
+    """What the final form consists of; edges that reach no output are there too."""
+    rest = {"train": False, "dtype": network.dtype}
+    stem = unit(Conv(network.channels, dtype=network.dtype), image)
+    norm, x = BatchNorm(False, dtype=network.dtype), stem.output
+    yield term((), stem, unit(norm, x))
+    cell = Cell(False, True, None, network.dtype, network.nodes, network.ops)
+    for stage in range(3):
+        if stage:
+            reduce = unit(ResidualBlock(network.channels * 2**stage, **rest), x)
+            yield term((), reduce)
+            x = reduce.output
+        for t in range(len(_edges(network.nodes))):
+            for choice, branch in enumerate(cell.branches(x[2])):
+                edge = unit(branch(), x)
+                yield Term(((t, (choice,)),), ((edge, network.cells),))
+    yield term(
+        (), unit(norm, x), unit(Dense(network.classes, dtype=network.dtype), x[2:])
+    )
 
 
 def _skip_dead_ends(

@@ -1,10 +1,12 @@
 """A space of cells of blocks, from its decisions and the sizes of its networks."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 
+from child_models.spaces import nasnet_cost
 from child_models.spaces.nasnet_final import STEMS, FinalNetwork
 from child_models.spaces.nasnet_ops import KNOWN_OPS
 from child_models.spaces.nasnet_search import SearchNetwork
@@ -61,7 +63,9 @@ def cell_space(
         image = (32, 32, channels)
         return extract_steps(forms["search"], bind(decisions), variables, image)
 
-    return Space(spec, module, bind, cut)
+    fewer = spec.decisions[0].group == "blocks"  # absent blocks are no condition
+    terms = None if fewer else partial(nasnet_cost.terms, spec, forms["final"])
+    return Space(spec, module, bind, cut, terms=terms)
 
 
 def check_concat(

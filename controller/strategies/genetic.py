@@ -158,7 +158,7 @@ def genetic(
         known = jnp.where(there[order, None], archive.decisions[order], drawn[:memory])
         return distinct(jnp.concatenate([known, drawn[memory:]]), n)
 
-    return Strategy(init, propose, update, best)
+    return Strategy(init, propose, update, best, queues=True)
 
 
 def _record(state: Generation, trial) -> tuple[Generation, None]:

@@ -189,7 +189,7 @@ def _strategy(spec, model: Surrogate, source, beam: int, capacity: int) -> Strat
         table = jnp.where(mask[order][:, None], state.decisions[order], state.best)
         return distinct(jnp.vstack([state.best, table, drawn]), n)
 
-    return Strategy(init, propose, update, best)
+    return Strategy(init, propose, update, best, queues=True)
 
 
 def _equal(queue, decisions):

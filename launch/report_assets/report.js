@@ -349,6 +349,7 @@ function scored() {
     const front = choice.value === "trial" ? "" : " The dashed line is the Pareto front.";
     const thinned = data.runs.some((run) => run.scatter.axes[choice.value]?.points.some((p) => p[2] > 1));
     note.textContent = (["params", "macs"].includes(choice.value) ? counted.join("; ") + "." : "") + front
+      + (data.runs.some((run) => run.scatter.axes[choice.value]?.plain) ? " Rewards are without the cost of the objective." : "")
       + (thinned ? " A larger point stands for several trials and shows the best of them." : "");
   };
   choice.addEventListener("change", draw);

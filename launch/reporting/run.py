@@ -40,6 +40,7 @@ class Trials(NamedTuple):
     decisions: list[str]
     encoding: dict[str, str | None]  # by decisions
     reward: np.ndarray  # float[N], NaN where a trial is not valid
+    value: np.ndarray  # float[N], what is reported beside it; NaN where there is none
     cost: np.ndarray  # float[N], the first objective; NaN where there is none
     reasons: dict[str, int]  # how many are not valid, by reason
 
@@ -91,7 +92,7 @@ def _read_trials(workdir: epath.Path) -> Trials:
 
 def _trials(rows: Sequence[tuple]) -> Trials:
     reasons: dict[str, int] = {}
-    for *_, reward, _, reason in rows:
+    for *_, reward, _, _, reason in rows:
         if reward is None:
             reason = reason or "no reason is known"
             reasons[reason] = reasons.get(reason, 0) + 1
@@ -99,8 +100,11 @@ def _trials(rows: Sequence[tuple]) -> Trials:
         np.array([row[0] for row in rows], int),
         [row[1] for row in rows],
         {row[1]: row[2] for row in rows},
-        np.array([np.nan if row[3] is None else row[3] for row in rows], float),
-        np.array([_number(row[4]) for row in rows], float),
+        *(
+            np.array([np.nan if row[i] is None else row[i] for row in rows], float)
+            for i in (3, 4)
+        ),
+        np.array([_number(row[5]) for row in rows], float),
         reasons,
     )
 
@@ -252,9 +256,10 @@ def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, 
         all of a small rectangle, and shows the best of them.
 
     Returns:
-      {"axes": {NAME: {"points": [[x, reward, count, architecture]], "front": [...]}},
-      "architectures": [{"encoding", "text", "reward", "round", ...}]}.  "front" lists
-      points that no other beats in both, where less of the axis is better.
+      {"axes": {NAME: {"points": [[x, reward, count, architecture]], "front": [...],
+      "plain"}}, "architectures": [{"encoding", "text", "reward", "round", ...}]}.
+      "front" lists points that no other beats in both, where less of the axis is
+      better; "plain" says whether rewards are those without the objective's cost.
     """
     trials = run.trials
     index: dict[str, int] = {}
@@ -269,8 +274,10 @@ def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, 
         if counted:
             x = np.array([counts[found.decisions[i]][name] for i in counted], float)
             choices[name] = (x, found.first[counted])
+    judged = run.config["objective"]["name"] != "reward"
     for name, (x, members) in choices.items():
-        y = trials.reward[members]
+        plain = judged and name != "trial"  # a cost counts once, on its own axis
+        y = (trials.value if plain else trials.reward)[members]
         front = [] if name == "trial" else pareto(x, y)
         shown, sizes = _thin(x, y, points, front)
         places = [
@@ -282,6 +289,7 @@ def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, 
                 for i, n, place in zip(shown, sizes, places, strict=True)
             ],
             "front": [shown.index(i) for i in front],
+            "plain": plain,
         }
     reward = dict(zip(found.decisions, found.reward.tolist(), strict=True))
     first = dict(zip(found.decisions, found.first.tolist(), strict=True))

@@ -14,7 +14,7 @@ NAMES = sorted(  # those of searches
     path.stem
     for path in FOLDER.glob("*.py")
     if path.stem not in ("__init__", "common")
-    and not path.stem.startswith(("compare_", "table_"))
+    and not path.stem.startswith(("compare_", "table_", "tabular_"))
 )
 VARIANTS = ("", "smoke", "random", "smoke,random")
 

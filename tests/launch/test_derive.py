@@ -64,6 +64,7 @@ def search():
     return types.SimpleNamespace(
         space=types.SimpleNamespace(spec=SPEC),
         strategy=strategy([(2, 0), (0, 0), (1, 0)]),
+        costs=None,
         loop=types.SimpleNamespace(score=score),
         config=types.SimpleNamespace(derive=types.SimpleNamespace(n=3)),
     )

@@ -123,14 +123,14 @@ class CostModel:
         """
         spec = self.spec
         neighbors, sample = jax.jit(spec.neighbors), jax.jit(spec.sample)
+        move = jax.jit(jax.vmap(spec.move, (None, 0)))
+        every = jnp.arange(spec.num_moves)
         best, decisions = None, None
         for i in range(starts):
             here = np.asarray(sample(jax.random.key(i)))
             cost = self.count(here)
             while True:
-                moves = np.argwhere(np.asarray(neighbors(here)))
-                around = np.repeat(here[None], len(moves), axis=0)
-                around[np.arange(len(moves)), moves[:, 0]] = moves[:, 1]
+                around = np.asarray(move(here, every))[np.asarray(neighbors(here))]
                 costs = self.counts(around)
                 if not len(costs) or costs.min() >= cost:
                     break

@@ -111,6 +111,12 @@ def _trainings(built: Search) -> Trainings:
     options = built.config.evaluator.to_dict()
     for name in ("name", *Execution._fields):  # trainings run here, one by one
         del options[name]
+    for name in ("reward_epochs", "reward_power"):
+        if (value := options.pop(name)) != 1:
+            raise UserError(
+                f"config.evaluator.{name} is {value}; it must be 1: a table holds "
+                "accuracies after the last epoch"
+            )
     with user_errors("config.evaluator"):
         return trainings(
             built.space,

@@ -184,7 +184,7 @@ def test_mistakes_in_the_section(config, objective, message):
 def test_costs_that_only_the_host_knows_need_the_host(config):
     given = config("evolution", cost="params") | {
         "space": {"name": "nas_rl_cnn", "layers": 2},
-        "evaluator": {"name": "from_scratch", "epochs": 1},
+        "evaluator": {"name": "from_scratch", "epochs": 1, "executor": "compiled"},
     }
     with pytest.raises(UserError, match="known on the host only; take .*=local"):
         build(given)

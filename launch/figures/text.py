@@ -7,7 +7,14 @@ from launch.figures.graphs import ABSENT, SIDES, nodes
 
 
 def picture(spec: Spec, decisions: Sequence[int]) -> str:
-    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
+    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``.
+
+    >>> from child_models.spaces import SPACES
+    >>> spec = SPACES["nasbench201"](classes=10, nodes=3).spec
+    >>> print(picture(spec, (3, 0, 1)))
+      node 1  nor_conv_3x3(0)
+      node 2  skip_connect(1)
+    """
     if isinstance(spec, GraphSpec):
         return "\n".join(_lines(spec.unpack(decisions)))
     found = {

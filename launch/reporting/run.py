@@ -306,7 +306,11 @@ def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
 
 
 def pareto(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the points that none beats: less of x and more of y, by x."""
+    """Indices of the points that none beats: less of x and more of y, by x.
+
+    >>> pareto(np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.2, 0.1]))
+    [1, 0]
+    """
     front, best = [], -np.inf
     for i in np.lexsort((-y, x)).tolist():
         if y[i] > best:

@@ -15,8 +15,6 @@ from controller.loop import Log, SearchState
 from launch.build import Search
 from launch.checkpoints import Checkpoints
 from launch.display import Display
-from launch.figures.graphs import graphs
-from launch.figures.image import pixels
 from launch.figures.text import picture
 from launch.planner import Planner
 from launch.rounds import Rounds, collapse, decisions_of
@@ -157,10 +155,15 @@ class Book:
         if best["decisions"] != self._shown:
             self._shown = best["decisions"]
             decisions = decisions_of(best["decisions"])
-            options = self._config.space.to_dict()
-            drawn = graphs(self._spec, decisions, options["name"], options)
-            image, text = pixels(drawn), picture(self._spec, decisions)
+            image, text = self._drawn(decisions), picture(self._spec, decisions)
             self._display.best(round, best["reward"], text, image)
+
+    def _drawn(self, decisions: Sequence[int]) -> np.ndarray:
+        from launch.figures.graphs import graphs  # matplotlib takes a second to load
+        from launch.figures.image import pixels
+
+        options = self._config.space.to_dict()
+        return pixels(graphs(self._spec, decisions, options["name"], options))
 
     def _close_round(self, record: dict[str, Any], left: float) -> None:
         progress = self._progress

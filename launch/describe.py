@@ -29,7 +29,6 @@ from launch.architectures import Subject, find
 from launch.build import build_space, resolve
 from launch.command import UserError, user_errors
 from launch.explain import explain
-from launch.figures.graphs import graphs
 from launch.figures.text import picture
 from launch.glance import (
     decisions_table,
@@ -130,7 +129,8 @@ def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> N
     Raises:
       UserError: if the file is not an SVG or PNG, or cannot be written.
     """
-    from launch.figures.image import write  # matplotlib takes a second to load
+    from launch.figures.graphs import graphs  # matplotlib takes a second to load
+    from launch.figures.image import write
 
     with user_errors("--draw"):
         drawn = graphs(spec, decisions, subject.space, subject.options)

@@ -5,72 +5,19 @@ names the node that ends it, where there is one.  Nodes have a "label" and a "ki
 "state", what a cell computes with, or "layer", an operation of a chain.  An edge has a
 "label", the op that it applies ("" for none), and a "kind", "main" or "skip".
 
-What decisions mean is read from their names, as spaces customarily write them:
-
-    CELL/NODE/input_left, op_left, ...    a node of two sides, each an op on a state
-    [CELL/]SOURCE>TARGET                  an edge with an op; "none": no edge
-    LAYER/FIELD, LAYER/skip_J             a chain of layers, and skips from layer J
-
 A space that wires its nodes by other rules has an entry in `_WIRING`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 
-from controller.spec import Decision, DecisionSpec, Graph, GraphSpec, Spec
+from controller.spec import Graph, GraphSpec, Spec
+from launch.figures.nodes import ABSENT, SIDES, Fields, nodes
 
-ABSENT = frozenset({"none", "absent"})
 OUTPUT = "c_{k}"
 INPUTS = {-2: "c_{k-2}", -1: "c_{k-1}"}
-SIDES = ("left", "right")
-
-
-class Value(NamedTuple):
-    """A decision, and which of its choices was taken."""
-
-    decision: Decision
-    index: int
-
-    @property
-    def choice(self) -> str:
-        """The name of the choice."""
-        return self.decision.choices[self.index]
-
-    @property
-    def target(self) -> int:
-        """The node behind the choice, of a decision about earlier nodes."""
-        return self.decision.targets[self.index]
-
-
-Fields = dict[str, Value]
-"""What is decided about one node, by the last part of the decision's name."""
-
-
-def nodes(spec: DecisionSpec, decisions: Sequence[int]) -> dict[str, Fields]:
-    """The nodes that exist, by name, in order.
-
-    Args:
-      spec: of the space.
-      decisions: int[T], legal.
-
-    Returns:
-      the fields of each node.  A decision whose name has no "/" belongs to
-      ``node N + 1``, N its node.
-    """
-    found: dict[str, Fields] = {}
-    present = float("inf")  # how many nodes there are, where that is decided
-    for decision, index in zip(spec.decisions, decisions, strict=True):
-        value = Value(decision, int(index))
-        if decision.group == "blocks":
-            present = int(value.choice)
-        if decision.group == "blocks" or decision.node >= present:
-            continue
-        name, _, field = decision.name.rpartition("/")
-        name = name or f"node {decision.node + 1}"
-        found.setdefault(name, {})[field] = value
-    return found
 
 
 def graphs(
@@ -228,7 +175,7 @@ def _layers(found: Mapping[str, Fields]) -> tuple[nx.MultiDiGraph, list[str]]:
     return graph, list(found)
 
 
-def _layer_label(number: int, fields: Mapping[str, Value]) -> str:
+def _layer_label(number: int, fields: Fields) -> str:
     if "op" in fields or len(fields) == 1:
         rest = [v.choice for f, v in fields.items() if f != "op" and len(fields) > 1]
         op = fields["op"] if "op" in fields else next(iter(fields.values()))
@@ -242,7 +189,7 @@ def _layer_label(number: int, fields: Mapping[str, Value]) -> str:
     return "\n".join([str(number), *(f"{f} {v.choice}" for f, v in fields.items())])
 
 
-def _skips(fields: Mapping[str, Value]) -> list[int]:
+def _skips(fields: Fields) -> list[int]:
     """The layers that a layer skips from, by number."""
     return [
         int(field.removeprefix("skip_"))
@@ -294,7 +241,7 @@ def _stages(found: Mapping[str, Fields]) -> dict[str, nx.MultiDiGraph]:
     return {stage: _stage(fields) for stage, fields in found.items()}
 
 
-def _stage(fields: Mapping[str, Value]) -> nx.MultiDiGraph:
+def _stage(fields: Fields) -> nx.MultiDiGraph:
     graph = nx.MultiDiGraph()
     graph.add_node("input", label="input", kind="state")
     pairs = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from controller.spec import Graph, GraphSpec, Spec
-from launch.figures.graphs import ABSENT, SIDES, nodes
+from launch.figures.nodes import ABSENT, SIDES, nodes
 
 
 def picture(spec: Spec, decisions: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from launch import command, distributed
 from launch.build import resolve
 from launch.command import Interrupted, command_line
 from launch.driver import search
+from launch.proxy import of_winner
 
 
 def main() -> None:
@@ -37,21 +38,13 @@ def main() -> None:
         print(f"  {line} --config.train.rounds={2 * config.train.rounds}", flush=True)
 
 
-_MEASURED = {
-    "shared_weights": ", measured with shared weights",
-    "relaxed": ", measured in the relaxed supernet",
-    "from_scratch": ", measured after a short training in the search form",
-    "inherited": ", measured after a short training from scratch",
-}
-
-
 def _tell(result: dict[str, Any], workdir: str, evaluator: str) -> None:
     best, n = result["best"], len(result["candidates"])
     print(f"best of {n} candidates: {best['genotype']}")
     print(
-        f"its reward is {best['reward']:.4f} on the validation split. That is a proxy"
-        f"{_MEASURED.get(evaluator, '')}: the network's own accuracy comes from "
-        "training it from scratch:"
+        f"its reward is {best['reward']:.4f} on the validation split: "
+        f"{of_winner(evaluator)}. The network's own accuracy comes from training it "
+        "from scratch:"
     )
     print(f"  {_retrain(workdir)}", flush=True)
 

@@ -22,9 +22,9 @@ from launch.reporting.run import (
     count_some,
     curves,
     ops,
-    scatter,
     scored,
 )
+from launch.reporting.scatter import scatter
 from launch.reporting.words import diagnoses, facts
 from launch.rounds import decisions_of, text_of
 from launch.settings import differing_keys

@@ -4,6 +4,7 @@ Shapes: R rounds, N trials; at most `BINS` points a curve and a given number of 
 scatter, whatever R and N are.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Trials(NamedTuple):
     decisions: list[str]
     encoding: dict[str, str | None]  # by decisions
     reward: np.ndarray  # float[N], NaN where a trial is not valid
-    cost: np.ndarray  # float[N], the first objective; NaN where there is none
+    cost: np.ndarray  # float[N, K], objectives beside the reward; NaN where unknown
     reasons: dict[str, int]  # how many are not valid, by reason
 
 
@@ -99,19 +100,18 @@ def _trials(rows: Sequence[tuple]) -> Trials:
         [row[1] for row in rows],
         {row[1]: row[2] for row in rows},
         np.array([np.nan if row[3] is None else row[3] for row in rows], float),
-        np.array([_number(row[4]) for row in rows], float),
+        _costs([row[4] for row in rows]),
         reasons,
     )
 
 
-def _number(cost: Any) -> float:
-    """The first objective, of a number or of JSON of several."""
-    if isinstance(cost, str):
-        cost = cost.strip("[] ").split(",")[0]
-    try:
-        return float(cost)
-    except (TypeError, ValueError):
-        return float("nan")
+def _costs(cells: Sequence[Any]) -> np.ndarray:
+    """float[N, K] of numbers, JSON lists of several objectives, and None."""
+    rows = [json.loads(cell) if isinstance(cell, str) else [cell] for cell in cells]
+    found = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values)] = [np.nan if v is None else v for v in values]
+    return found
 
 
 # ---- curves -------------------------------------------------------------------------
@@ -135,8 +135,8 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[floa
             x, y = np.array(pairs, float).T
             parts = list(_parts(len(x)))
             found[name] = {
-                "x": [_round(x[part].mean()) for part in parts],
-                "y": [_round(y[part].mean()) for part in parts],
+                "x": [rounded(x[part].mean()) for part in parts],
+                "y": [rounded(y[part].mean()) for part in parts],
             }
     return found
 
@@ -152,8 +152,8 @@ def ops(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     parts = list(_parts(len(rows), 120))
     return {
         "names": names,
-        "x": [_round(x[part].mean()) for part in parts],
-        "shares": [[_round(y[p, i].mean()) for p in parts] for i in range(len(names))],
+        "x": [rounded(x[part].mean()) for part in parts],
+        "shares": [[rounded(y[p, i].mean()) for p in parts] for i in range(len(names))],
     }
 
 
@@ -162,7 +162,8 @@ def _parts(n: int, bins: int = BINS) -> Iterator[slice]:
     return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """Five significant digits: all that a chart shows."""
     return float(f"{value:.5g}")
 
 
@@ -237,101 +238,13 @@ def _known_counts(run: Run) -> dict[str, dict[str, int]]:
     return counts
 
 
-# ---- scatter ------------------------------------------------------------------------
-
-
-def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, Any]:
-    """Scored architectures, by what may stand on the horizontal axis.
-
-    Args:
-      run: of the search.
-      found: its architectures.
-      counts: of some of them.
-      points: most points of an axis; where there are more trials, a point stands for
-        all of a small rectangle, and shows the best of them.
-
-    Returns:
-      {"axes": {NAME: {"points": [[x, reward, count, architecture]], "front": [...]}},
-      "architectures": [{"encoding", "text", "reward", "round", ...}]}.  "front" lists
-      points that no other beats in both, where less of the axis is better.
-    """
-    trials = run.trials
-    index: dict[str, int] = {}
-    axes = {}
-    valid = np.flatnonzero(np.isfinite(trials.reward))
-    choices = {"trial": (valid.astype(float) + 1, valid)}
-    if np.isfinite(trials.cost[valid]).any():
-        kept = valid[np.isfinite(trials.cost[valid])]
-        choices["cost"] = (trials.cost[kept], kept)
-    for name in ("params", "macs"):
-        counted = [i for i, text in enumerate(found.decisions) if text in counts]
-        if counted:
-            x = np.array([counts[found.decisions[i]][name] for i in counted], float)
-            choices[name] = (x, found.first[counted])
-    for name, (x, members) in choices.items():
-        y = trials.reward[members]
-        front = [] if name == "trial" else pareto(x, y)
-        shown, sizes = _thin(x, y, points, front)
-        places = [
-            index.setdefault(trials.decisions[members[i]], len(index)) for i in shown
-        ]
-        axes[name] = {
-            "points": [
-                [_round(x[i]), _round(y[i]), n, place]
-                for i, n, place in zip(shown, sizes, places, strict=True)
-            ],
-            "front": [shown.index(i) for i in front],
-        }
-    reward = dict(zip(found.decisions, found.reward.tolist(), strict=True))
-    first = dict(zip(found.decisions, found.first.tolist(), strict=True))
-    return {
-        "axes": axes,
-        "architectures": [
-            card(run, text, reward[text], int(trials.round[first[text]]), counts)
-            for text in index
-        ],
-    }
-
-
 def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
     """What a report says of one architecture."""
     return {
         "decisions": decisions,
         "encoding": run.trials.encoding.get(decisions) or decisions,
         "text": picture(run.space.spec, decisions_of(decisions)),
-        "reward": None if reward is None else _round(reward),
+        "reward": None if reward is None else rounded(reward),
         "round": None if round is None else round + 1,
         **counts.get(decisions, {}),
     }
-
-
-def pareto(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the points that none beats: less of x and more of y, by x.
-
-    >>> pareto(np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.2, 0.1]))
-    [1, 0]
-    """
-    front, best = [], -np.inf
-    for i in np.lexsort((-y, x)).tolist():
-        if y[i] > best:
-            front.append(i)
-            best = y[i]
-    return front
-
-
-def _thin(x, y, points: int, keep: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The best of each rectangle of a grid, and how many are in it; `keep` stay."""
-    if len(x) <= points:
-        return list(range(len(x))), [1] * len(x)
-    columns = max(1, int(np.sqrt(points * 1.5)))
-    cell = _bin(x, columns) * points + _bin(y, max(1, points // columns))
-    order = np.lexsort((-y, cell))
-    _, starts, sizes = np.unique(cell[order], return_index=True, return_counts=True)
-    shown = dict(zip(order[starts].tolist(), sizes.tolist(), strict=True))
-    shown |= {i: shown.get(i, 1) for i in keep}
-    return list(shown), list(shown.values())
-
-
-def _bin(values: np.ndarray, bins: int) -> np.ndarray:
-    span = np.ptp(values) or 1.0
-    return np.minimum(((values - values.min()) / span * bins).astype(int), bins - 1)

@@ -6,11 +6,13 @@ from typing import Any
 from launch.command import command_line
 from launch.describe import summary as space_summary
 from launch.display import duration
+from launch.proxy import of_winner
 from launch.reporting.run import Run, Scored
 from launch.rounds import collapse
 from launch.tables import verdict
 
 _SHIFT = 0.15  # of an op's share, which is worth a sentence
+_LEARNT = 0.05  # of the entropy, below which a policy has learnt little
 
 
 def diagnoses(run: Run, found: Scored) -> list[tuple[str, str]]:
@@ -68,11 +70,17 @@ def _policy(run: Run) -> list[tuple[str, str]]:
         said.append(("bad", sentence))
     if learnt:
         first, last = learnt[0]["entropy"], learnt[-1]["entropy"]
-        word = "fell" if last < first else "rose"
-        sentence = f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
-        kind = "note" if fallen is not None else "good"
-        said.append((kind, sentence))
+        said.append(_entropy(first, last, fallen is not None))
     return [*said, *_shifts(learnt)]
+
+
+def _entropy(first: float, last: float, collapsed: bool) -> tuple[str, str]:
+    if abs(last - first) < _LEARNT * abs(first):
+        sentence = f"has hardly changed, {first:.1f} to {last:.1f} nats: it is about "
+        return "note", f"The policy's entropy {sentence}as undecided as at first."
+    word = "fell" if last < first else "rose"
+    kind = "good" if last < first and not collapsed else "note"
+    return kind, f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
 
 
 def _shifts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -98,7 +106,8 @@ def _result(run: Run) -> list[tuple[str, str]]:
             (
                 "note",
                 f"The winner of {candidates} candidates has {best:.4f} on the whole "
-                "validation split. That is a proxy; retraining tells its accuracy.",
+                f"validation split: {of_winner(run.config['evaluator']['name'])}. "
+                "Retraining tells its accuracy.",
             )
         )
     if run.retrained is not None:

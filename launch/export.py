@@ -28,6 +28,7 @@ from absl import flags
 from etils import epath
 from flax import traverse_util
 
+from child_models.genotype import GENOTYPE_CELLS
 from child_models.ops.lowering import shapes_only
 from child_models.spaces import SPACES
 from controller.spec import GraphSpec
@@ -76,7 +77,8 @@ def genotype(cells: Mapping[str, Any]) -> dict[str, Any] | None:
       cells: graphs of an architecture.
 
     Returns:
-      {"normal", "normal_concat", ...}, None where cells are not of that form.
+      {"normal", "normal_concat", "reduce", "reduce_concat"}, None where the cells are
+      not these or not of that form.
     """
     fields: dict[str, Any] = {}
     for name, graph in cells.items():
@@ -93,9 +95,11 @@ def genotype(cells: Mapping[str, Any]) -> dict[str, Any] | None:
                 return None
             pairs += [[op, states.index(source)] for source, _, op in entering]
         fields[name] = pairs
-        returned = graph.predecessors(OUTPUT)
-        fields[f"{name}_concat"] = sorted(map(states.index, returned))
-    return fields
+        returned = sorted(map(states.index, graph.predecessors(OUTPUT)))
+        if returned[0] < 2:  # an input that nothing else reads; DARTS knows no such
+            return None
+        fields[f"{name}_concat"] = returned
+    return fields if {*GENOTYPE_CELLS} <= fields.keys() else None
 
 
 def as_text(fields: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ What decisions mean is read from their names, as spaces customarily write them:
     LAYER/FIELD, LAYER/skip_J             a chain of layers, and skips from layer J
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from controller.spec import Decision, DecisionSpec
@@ -52,11 +52,26 @@ def nodes(spec: DecisionSpec, decisions: Sequence[int]) -> dict[str, Fields]:
     present = float("inf")  # how many nodes there are, where that is decided
     for decision, index in zip(spec.decisions, decisions, strict=True):
         value = Value(decision, int(index))
-        if decision.group == "blocks":
+        if decision.group == "blocks" and value.choice.isdigit():
             present = int(value.choice)
-        if decision.group == "blocks" or decision.node >= present:
-            continue
-        name, _, field = decision.name.rpartition("/")
-        name = name or f"node {decision.node + 1}"
-        found.setdefault(name, {})[field] = value
+        elif decision.node < present:
+            name, _, field = decision.name.rpartition("/")
+            name = name or f"node {decision.node + 1}"
+            found.setdefault(name, {})[field] = value
     return found
+
+
+def sides(fields: Iterable[str]) -> list[str]:
+    """The sides of a node that have an op and what it is applied to."""
+    fields = set(fields)
+    return [side for side in SIDES if {f"op_{side}", f"input_{side}"} <= fields]
+
+
+def skip_source(field: str) -> int | None:
+    """The layer that a field ``skip_J`` skips from, None of other fields.
+
+    >>> skip_source("skip_12"), skip_source("skip_connect")
+    (12, None)
+    """
+    number = field.removeprefix("skip_")
+    return int(number) if field != number and number.isdigit() else None

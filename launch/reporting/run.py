@@ -120,7 +120,8 @@ def _costs(cells: Sequence[Any]) -> np.ndarray:
 def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Curves of the round records, {"x": rounds from 1, "y"}; those without are absent.
 
-    A curve of more than `BINS` rounds has means of equal numbers of them.
+    Values that are not finite are left out.  A curve of more than `BINS` rounds has
+    means of equal numbers of them.
     """
     found, best = {}, None
     rows = []
@@ -130,7 +131,8 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[floa
             best = largest if best is None else max(best, largest)
         rows.append({**record, "best": best})
     for name in CURVES:
-        pairs = [(r["round"] + 1, r[name]) for r in rows if r.get(name) is not None]
+        values = [(r["round"] + 1, r.get(name)) for r in rows]
+        pairs = [(x, y) for x, y in values if y is not None and np.isfinite(y)]
         if pairs:
             x, y = np.array(pairs, float).T
             parts = list(_parts(len(x)))

@@ -116,7 +116,7 @@ def glance(
     """
     space = build(subject)
     print(summary(space.spec))
-    if not hasattr(space.spec, "num_choices"):  # graphs without bound
+    if isinstance(space.spec, GraphSpec):
         return
     print(decisions_table(space.spec), flush=True)
     with user_errors("config.space"):  # images too small for the network

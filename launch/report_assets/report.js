@@ -472,10 +472,10 @@ function summary() {
   for (const run of data.runs) {
     const said = run.diagnoses.map(([kind, sentence]) => html("li", { class: kind }, sentence));
     const commands = run.commands.length
-      ? html("pre", {}, run.commands.join("\n"))
-      : nothing("The commands of this workdir were not recorded.");
+      ? [html("div", { class: "faint" }, "Commands that were run:"), html("pre", {}, run.commands.join("\n"))]
+      : [nothing("The commands of this workdir were not recorded.")];
     grid.append(html("div", { class: "card" }, html("h3", {}, run.name),
-      html("ul", { class: "said" }, ...said), commands, list(Object.entries(run.facts))));
+      html("ul", { class: "said" }, ...said), ...commands, list(Object.entries(run.facts))));
   }
   body("summary").append(grid);
 }

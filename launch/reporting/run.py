@@ -13,7 +13,8 @@ import numpy as np
 from etils import epath
 
 from child_models.types import Space
-from launch.architectures import Subject, find
+from launch.architectures import Subject, final_config, find
+from launch.build import resolve
 from launch.command import UserError
 from launch.describe import build, describe
 from launch.figures.text import picture
@@ -56,6 +57,7 @@ class Run(NamedTuple):
     result: Mapping[str, Any] | None
     retrained: Mapping[str, Any] | None
     commands: tuple[str, ...]
+    uncounted: str | None = None  # why networks cannot be counted, where they cannot
 
 
 def read_run(workdir: epath.PathLike) -> Run:
@@ -70,7 +72,7 @@ def read_run(workdir: epath.PathLike) -> Run:
         raise UserError(
             f"{workdir} holds no config.json: it is not the workdir of a search"
         )
-    subject = find(None, config, {})
+    subject, uncounted = _subject(config)
     stored = (workdir / "trials.sqlite").exists()
     return Run(
         workdir,
@@ -82,7 +84,18 @@ def read_run(workdir: epath.PathLike) -> Run:
         read_result(workdir),
         read_retrained(workdir),
         tuple(read_commands(workdir)),
+        uncounted,
     )
+
+
+def _subject(config: Mapping[str, Any]) -> tuple[Subject, str | None]:
+    """What is searched; without its data set, which counting needs, and why."""
+    try:
+        return find(None, config, {}), None
+    except UserError as error:  # the workdir may come from another machine
+        options = final_config(resolve(config)).space.to_dict()
+        name = options.pop("name")
+        return Subject(name, options, (0, 0, 0), 1, None), str(error)
 
 
 def _read_trials(workdir: epath.Path) -> Trials:
@@ -207,7 +220,7 @@ def count_some(
       seconds: after which no other is counted.
     """
     counts = _known_counts(run)
-    if not found.decisions:
+    if not found.decisions or run.uncounted is not None:
         return counts
     begin = time.monotonic()
     spread = np.linspace(0, len(found.decisions) - 1, most).astype(int).tolist()
@@ -244,7 +257,8 @@ def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
     """What a report says of one architecture."""
     return {
         "decisions": decisions,
-        "encoding": run.trials.encoding.get(decisions) or decisions,
+        "encoding": run.trials.encoding.get(decisions)
+        or run.space.spec.encode(decisions_of(decisions)),
         "text": picture(run.space.spec, decisions_of(decisions)),
         "reward": None if reward is None else rounded(reward),
         "round": None if round is None else round + 1,

@@ -1,5 +1,6 @@
 """Diagnoses of a search in sentences, and the tables of facts about it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,12 +20,17 @@ def diagnoses(run: Run, found: Scored) -> list[tuple[str, str]]:
     """(kind, sentence) each; the kind is "good", "bad", "next" or "note"."""
     if not len(run.trials.reward):
         return [*_nothing(run), *_next(run)]
-    return [*_progress(run, found), *_policy(run), *_result(run), *_next(run)]
+    said = [*_progress(run, found), *_policy(run), *_result(run), *_next(run)]
+    if run.uncounted is not None:
+        missing = f"Networks are not counted without the data set: {run.uncounted}."
+        said.append(("note", missing))
+    return said
 
 
 def _nothing(run: Run) -> list[tuple[str, str]]:
     rounds = len(run.rounds)
-    warmup = f"; {rounds} rounds of training have passed" if rounds else ""
+    noun = "round of training has" if rounds == 1 else "rounds of training have"
+    warmup = f"; {rounds} {noun} passed" if rounds else ""
     return [("bad", f"This search has scored nothing yet{warmup}.")]
 
 
@@ -52,6 +58,13 @@ def _progress(run: Run, found: Scored) -> list[tuple[str, str]]:
                 f"{different:.0%} of all trials.",
             )
         )
+    losses = [r["child_loss"] for r in run.rounds if r.get("child_loss") is not None]
+    broken = sum(not math.isfinite(loss) for loss in losses)
+    if broken:
+        sentence = (
+            f"The child loss was not finite in {broken:,} of {len(losses):,} rounds."
+        )
+        said.append(("bad", sentence))
     for reason, count in trials.reasons.items():
         kind = "bad" if count > 0.1 * n else "note"
         said.append((kind, f"{count:,} of {n:,} trials are not valid: {reason}."))
@@ -105,7 +118,7 @@ def _result(run: Run) -> list[tuple[str, str]]:
         said.append(
             (
                 "note",
-                f"The winner of {candidates} candidates has {best:.4f} on the whole "
+                f"The winner of {_candidates(candidates)} has {best:.4f} on the whole "
                 f"validation split: {of_winner(run.config['evaluator']['name'])}. "
                 "Retraining tells its accuracy.",
             )
@@ -115,6 +128,10 @@ def _result(run: Run) -> list[tuple[str, str]]:
         kind = "good" if text.endswith("better") else "note"
         said.append((kind, f"On the test set, in %, {text}."))
     return said
+
+
+def _candidates(n: int) -> str:
+    return "1 candidate" if n == 1 else f"{n:,} candidates"
 
 
 def _next(run: Run) -> list[tuple[str, str]]:
@@ -153,7 +170,7 @@ def facts(run: Run) -> dict[str, str]:
 def times(run: Run) -> dict[str, str]:
     """Seconds by phase, as the workdir tells them."""
     calls = sum(r.get("seconds") or 0.0 for r in run.rounds)
-    found = {"time in rounds": duration(calls)}
+    found = {"time in rounds": duration(calls)} if run.rounds else {}
     if run.result is not None:
         budget = run.result["budget"]
         compiled = run.result.get("diagnostics", {}).get("compile_seconds", 0.0)

@@ -12,10 +12,10 @@ from launch.figures.animation import improvements, write_animation
 from launch.report import read_runs
 from launch.reporting.page import MAX_BYTES, page
 from launch.reporting.run import curves, read_run, scored
-from launch.reporting.scatter import pareto, scatter
+from launch.reporting.scatter import cost_names, pareto, scatter
 from launch.reporting.words import diagnoses
 from launch.settings import as_json
-from launch.store import Store
+from launch.store import Row, Store
 from launch.workdir import record_command, write_json
 
 
@@ -62,6 +62,29 @@ def test_a_large_search_keeps_its_best_and_its_front_in_the_scatter(runs, tmp_pa
     assert best["encoding"].count("|") == 5 and "node 1" in best["text"]
 
 
+def test_values_that_are_not_finite_are_no_points_of_a_curve(runs):
+    losses = [2.0, float("nan"), 1.0, float("inf")]
+    records = [runs.record(i) | {"child_loss": x} for i, x in enumerate(losses)]
+    assert curves(records)["child_loss"] == {"x": [1, 3], "y": [2, 1]}
+
+
+def test_every_objective_of_a_trial_is_an_axis(runs, tmp_path):
+    folder = runs.make(tmp_path / "run", rounds=1, trials=5)
+    cell = "0,0,0,0,0,0"
+    with Store(folder, 0) as store:
+        rows = [
+            Row(0, i, cell, 0.5, True, None, cell, cost=json.dumps([1.0, 20.0 + i]))
+            for i in range(2)
+        ]
+        store.add_trials(rows)  # in place of two that have one
+    run = read_run(folder)
+    axes = scatter(run, scored(run.trials), {}, 100)["axes"]
+    assert [of["label"] for of in axes.values()] == ["trial", "cost 1", "cost 2"]
+    assert sorted(x for x, *_ in axes["cost1"]["points"]) == [20.0, 21.0]
+    run = run._replace(config={"evaluator": {"name": "tabular"}})
+    assert cost_names(run.config, 1) == ["seconds of training"]
+
+
 # ---- words --------------------------------------------------------------------------
 
 
@@ -77,7 +100,7 @@ def test_a_collapse_is_told_with_its_round_and_reason(runs, tmp_path):
 def test_what_a_finished_search_is_said_to_have_found(runs, tmp_path):
     text = sentences(runs.finish(runs.make(tmp_path / "run")))
     assert "1 of 100 trials are not valid: diverged." in text
-    assert "The winner of 1 candidates has 0.8100 on the whole" in text
+    assert "The winner of 1 candidate has 0.8100 on the whole" in text
     assert "+15.00 ± 1.22 points: the winner is better" in text
     assert "collapsed" not in text
 
@@ -146,14 +169,33 @@ def test_a_search_that_has_scored_nothing_has_a_page_that_says_so(runs, tmp_path
     assert run["scatter"]["axes"]["trial"]["points"] == [] and run["drawn"] == []
     with Store(tmp_path, 0) as store:
         store.add_round(0, runs.record(0) | {"reward_mean": None, "reward_max": None})
-    assert "1 rounds of training have passed" in sentences(tmp_path)
+    assert "1 round of training has passed" in sentences(tmp_path)
 
 
 def test_text_of_the_user_s_cannot_end_the_script(runs, tmp_path):
     folder = runs.make(tmp_path / "run", rounds=1, trials=5)
-    record_command(folder, "x </script><script>alert(1)</script>")
-    data = read(page(read_runs([str(folder)]), count=0))
-    assert data["runs"][0]["commands"] == ["x </script><script>alert(1)</script>"]
+    command = "x </script><!--<script>alert(1)</script>"
+    record_command(folder, command)
+    text = page(read_runs([str(folder)]), count=0)
+    assert read(text)["runs"][0]["commands"] == [command] and "<!--" not in text
+
+
+def test_a_workdir_without_its_data_has_a_report(runs, tmp_path):
+    settings = runs.config()
+    folder = runs.make(tmp_path / "run", rounds=1, trials=5, settings=settings)
+    gone = as_json(settings)
+    gone["data"]["name"] = f"npz:{tmp_path}/gone.npz"
+    write_json(folder / "config.json", gone)
+    (run,) = read(page(read_runs([str(folder)])))["runs"]
+    assert "not counted without the data set: config.data" in run["diagnoses"][-1][1]
+    assert run["counted"][0] == 0 and "nor_" in run["drawn"][0]["svg"]
+
+
+def test_a_winner_that_was_no_trial_has_its_text(runs, tmp_path):
+    folder = runs.finish(runs.make(tmp_path / "run", rounds=1, trials=5))
+    (run,) = read(page(read_runs([str(folder)]), count=0))["runs"]
+    text = run["drawn"][0]["encoding"]
+    assert text.startswith("|nor_conv_3x3~0|+|nor_conv_3x3~0|")
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def _run(name, run: Run, found, counts, drawn, points) -> dict[str, Any]:
         "curves": curves(run.rounds),
         "ops": ops(run.rounds),
         "scatter": scatter(run, found, counts, points),
-        "counted": [len(counts), len(found.decisions)],
+        "counted": [len(counts.keys() & {*found.decisions}), len(found.decisions)],
         "best": best,
         "drawn": drawn,
         "config": run.config,

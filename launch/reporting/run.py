@@ -210,13 +210,13 @@ def count_some(
 ) -> dict[str, dict[str, int]]:
     """Parameters and multiply-adds of some architectures, by their decisions.
 
-    The ten best, then others spread over all rewards, as many as the time allows; those
-    that the workdir knows are taken from there.
+    The winner, the ten best, then others spread over all rewards, as many as the time
+    allows; those that the workdir knows are taken from there.
 
     Args:
       run: of the search.
       found: its architectures.
-      most: how many.
+      most: how many; the winner of the final choice may be one more.
       seconds: after which no other is counted.
     """
     counts = _known_counts(run)
@@ -225,10 +225,10 @@ def count_some(
     begin = time.monotonic()
     spread = np.linspace(0, len(found.decisions) - 1, most).astype(int).tolist()
     order = dict.fromkeys([*range(min(10, len(found.decisions))), *_shuffled(spread)])
-    for i in order:
-        if len(counts) >= most or time.monotonic() - begin > seconds:
+    winner = [] if run.result is None else [text_of(run.result["best"]["decisions"])]
+    for text in [*winner, *(found.decisions[i] for i in order)]:
+        if len(counts.keys() - {*winner}) >= most or time.monotonic() - begin > seconds:
             break
-        text = found.decisions[i]
         if text not in counts:
             cost = describe(run.subject._replace(arch=decisions_of(text)))
             counts[text] = {name: cost[name] for name in ("params", "macs")}

@@ -81,7 +81,7 @@ def _policy(run: Run) -> list[tuple[str, str]]:
             f"To avoid it: {fallen['advice']}."
         )
         said.append(("bad", sentence))
-    if learnt:
+    if learnt and run.config["strategy"]["name"] != "random_search":
         first, last = learnt[0]["entropy"], learnt[-1]["entropy"]
         said.append(_entropy(first, last, fallen is not None))
     return [*said, *_shifts(learnt)]

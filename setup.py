@@ -40,6 +40,7 @@ EXTRAS = {
     # jax.export asks for the first.
     "export": ["flatbuffers>=24.3", "safetensors>=0.4"],
     "onnx": ["onnx>=1.16"],  # for launch.export --onnx
+    "browser": ["playwright>=1.45"],  # tests of the report, where Chromium is found
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
 }

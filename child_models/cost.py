@@ -39,6 +39,12 @@ def count(module: nn.Module, choices: Any, image_shape: Sequence[int]) -> Cost:
 
     Returns:
       exact counts.
+
+    >>> from child_models.spaces import SPACES
+    >>> space = SPACES["nasbench201"](classes=10, channels=4, cells=1)
+    >>> decisions = (3, 1, 1, 3, 3, 3)
+    >>> count(space.module("final"), space.bind(decisions), (16, 16, 3))
+    Cost(params=17214, params_aux=0, macs=584864)
     """
     x = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     return counts_and_shapes(

@@ -42,13 +42,22 @@ class Block(NamedTuple):
 
 
 def unused_states(blocks: Sequence[Block]) -> tuple[int, ...]:
-    """The states of a cell, its inputs among them, that no block takes as an input."""
+    """The states of a cell, its inputs among them, that no block takes as an input.
+
+    >>> ops = ("conv", "pool")
+    >>> unused_states([Block((0, 1), ops), Block((0, 2), ops)])
+    (3,)
+    """
     used = {state for block in blocks for state in block.inputs}
     return tuple(state for state in range(len(blocks) + 2) if state not in used)
 
 
 def write_cells(cells: Mapping[str, Sequence[Block]]) -> str:
-    """The JSON text of named cells, whose ops and combiners are names."""
+    """The JSON text of named cells, whose ops and combiners are names.
+
+    >>> write_cells({"normal": [Block((0, 1), ("conv", "pool"), "add")]})
+    '{"normal": [[["conv", 0], ["pool", 1], "add"]]}'
+    """
     return json.dumps(
         {
             name: [
@@ -75,6 +84,9 @@ def read_cells(text: str, names: Sequence[str]) -> dict[str, tuple[Block, ...]]:
 
     Raises:
       ValueError: if the text is no genotype of such cells.
+
+    >>> read_cells('{"normal": [[["conv", 0], ["pool", 1]]]}', ["normal"])["normal"]
+    (Block(inputs=(0, 1), ops=('conv', 'pool'), combiner=None, present=None),)
     """
     try:
         found = json.loads(text)
@@ -131,7 +143,13 @@ class Genotype(NamedTuple):
 
 
 def write_genotype(genotype: Genotype) -> str:
-    """The text ``Genotype(normal=[(op, state), ...], normal_concat=[...], ...)``."""
+    """The text ``Genotype(normal=[(op, state), ...], normal_concat=[...], ...)``.
+
+    >>> cell = (("sep_conv_3x3", 0), ("skip_connect", 1))
+    >>> write_genotype(Genotype(cell, range(2, 3), cell, None))
+    "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)],
+    normal_concat=range(2, 3), reduce=[('sep_conv_3x3', 0), ('skip_connect', 1)])"
+    """
     fields = []
     for name in GENOTYPE_CELLS:
         pairs, concat = genotype.cell(name)
@@ -159,6 +177,14 @@ def read_genotype(text: str) -> Genotype:
     Raises:
       ValueError: if the text is no genotype, if a cell has no two pairs a node, or if a
         node takes the state of a later one.
+
+    >>> cell = "[('skip_connect', 0), ('sep_conv_3x3', 1)]"
+    >>> read_genotype(f"Genotype(normal={cell}, reduce={cell})").normal
+    (('skip_connect', 0), ('sep_conv_3x3', 1))
+    >>> read_genotype(f"Genotype(normal={cell})")
+    Traceback (most recent call last):
+      ...
+    ValueError: the Genotype lacks reduce
     """
     fields = _json_fields(text) if text.lstrip().startswith("{") else _fields(text)
     known = Genotype._fields

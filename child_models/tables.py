@@ -49,6 +49,14 @@ class Table(NamedTuple):
 
         Raises:
           ValueError: if there is none of that name, naming those there are.
+
+        >>> table = Table(np.zeros((1, 2)), {"digits": np.array([0.9])}, {}, {})
+        >>> table.column("reward", "digits").tolist()
+        [0.9]
+        >>> table.column("value", "digits")
+        Traceback (most recent call last):
+          ...
+        ValueError: the table has no value 'digits'; it has none
         """
         columns = getattr(self, kind)
         if name not in columns:
@@ -277,6 +285,11 @@ def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
 
     Raises:
       ValueError: if there are too many vectors.
+
+    >>> from controller.spec import Decision
+    >>> spec = DecisionSpec((Decision("a", ("x", "y")), Decision("b", ("x", "y"))))
+    >>> row_index(np.array([[1, 0], [0, 0]]), spec).tolist()
+    [1, -1, 0, -1]
     """
     index = np.full(check_size(spec), -1, np.int32)
     index[np.ravel_multi_index(decisions.T, spec.num_choices)] = np.arange(

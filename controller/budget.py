@@ -39,6 +39,12 @@ class Budget(NamedTuple):
         Raises:
           ValueError: if none or both are given, or one evaluation exceeds it, or it is
             infinite.
+
+        >>> Budget(evaluations=100).check(dearest=2.0)
+        >>> Budget(seconds=1.0).check(dearest=2.0)
+        Traceback (most recent call last):
+          ...
+        ValueError: seconds is 1; one evaluation costs up to 2 seconds
         """
         if (self.seconds is None) == (self.evaluations is None):
             raise ValueError(

@@ -115,7 +115,12 @@ def _check_layer(i: int, layer: Layer) -> None:
 
 
 def insert(graph: Graph, place: int, layer: Layer) -> Graph:
-    """Puts a layer behind vertex `place`; vertices behind it move on by one."""
+    """Puts a layer behind vertex `place`; vertices behind it move on by one.
+
+    >>> graph = Graph(0.1, (Layer(0, "conv"), Layer(1, "identity")), skips=((0, 2),))
+    >>> insert(graph, 1, Layer(2, "conv")).skips
+    ((0, 3),)
+    """
     layers = (*graph.layers[:place], layer, *graph.layers[place:])
     skips = tuple((a + (a > place), b + (b > place)) for a, b in graph.skips)
     return dataclasses.replace(graph, layers=layers, skips=skips)

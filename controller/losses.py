@@ -42,6 +42,10 @@ def reinforce_loss(
 
     References:
       Williams 1992; Zoph & Le 2017, https://arxiv.org/abs/1611.01578, section 3.2.
+
+    >>> log_prob, valid = jnp.log(jnp.array([0.5, 0.25])), jnp.array([True, False])
+    >>> float(reinforce_loss(log_prob, jnp.array([2.0, 9.0]), valid))  # -2 log 0.5
+    1.3862943649291992
     """
     return -masked_mean(_constant(advantage, valid) * log_prob, valid)
 
@@ -92,6 +96,11 @@ def update_baseline(
 
     Returns:
       float[].
+
+    >>> reward = jnp.array([1.0, 0.5, jnp.nan])
+    >>> valid = jnp.array([True, True, False])
+    >>> float(update_baseline(jnp.array(0.5), reward, valid, decay=0.5))
+    0.625
     """
     moved = decay * baseline + (1 - decay) * masked_mean(reward, valid)
     return jnp.where(jnp.any(valid), moved, baseline)

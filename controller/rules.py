@@ -69,6 +69,17 @@ class Distinct(Rule):
     Attributes:
       sets: disjoint tuples of decision indices; all members of one set have the same
         number of choices.
+
+    >>> from controller.spec import Decision, DecisionSpec
+    >>> levels = ("P3", "P4", "P5")
+    >>> pair = (Decision("left", levels), Decision("right", levels))
+    >>> spec = DecisionSpec(pair, Distinct(((0, 1),)))
+    >>> spec.size()
+    6
+    >>> spec.validate((1, 1))
+    Traceback (most recent call last):
+      ...
+    ValueError: decision 1 'right' is 1; legal: 0 (P3), 2 (P5)
     """
 
     sets: tuple[tuple[int, ...], ...]

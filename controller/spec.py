@@ -61,6 +61,19 @@ class DecisionSpec:
       codec: the readable form; a JSON object of names where a space has no other.
       symmetries: pairs of equally long tuples of positions; where the values of both
         are exchanged, the architecture stays the same.  No position is in two pairs.
+
+    >>> choice = ("conv", "pool", "skip")
+    >>> spec = DecisionSpec((Decision("a", choice), Decision("b", choice)))
+    >>> spec.size(), spec.length, spec.groups
+    (9, 2, {'op': (0, 1)})
+    >>> spec.encode((0, 2))
+    '{"a": "conv", "b": "skip"}'
+    >>> spec.decode('{"a": "pool", "b": "conv"}')
+    (1, 0)
+    >>> spec.validate((0, 3))
+    Traceback (most recent call last):
+      ...
+    ValueError: decision 1 'b' is 3; legal: 0 (conv), 1 (pool), 2 (skip)
     """
 
     decisions: tuple[Decision, ...]

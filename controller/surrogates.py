@@ -84,6 +84,9 @@ def pairwise_kernel(decisions: jax.Array) -> jax.Array:
     """float32[m, m]: the products of `pairwise_features`, by counting equal decisions.
 
     Of T decisions, e of them equal: e / 2T + e (e - 1) / (2T (T - 1)).
+
+    >>> pairwise_kernel(jnp.array([[0, 1, 2], [0, 1, 0]])).round(3).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
     """
     length = decisions.shape[1]
     same = sum(column[:, None] == column[None] for column in decisions.T)

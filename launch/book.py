@@ -15,8 +15,6 @@ from controller.loop import Log, SearchState
 from launch.build import Search
 from launch.checkpoints import Checkpoints
 from launch.display import Display
-from launch.figures.graphs import graphs
-from launch.figures.image import pixels
 from launch.figures.text import picture
 from launch.planner import Planner
 from launch.rounds import Rounds, collapse, decisions_of
@@ -69,6 +67,7 @@ class Book:
         self._workdir = workdir
         self._planner = planner
         self._quiet = quiet
+        self._draws = True  # until a drawing fails
         self._shown: str | None = None  # decisions of the best that was shown
         self._clock = self._saved = time.monotonic()
         self._open = contextlib.ExitStack()
@@ -152,15 +151,26 @@ class Book:
     def _show_best(self, round: int) -> None:
         """Shows the best architecture, where it is time and it is another one."""
         every, best = self._config.train.show_every, self._progress.best_trial
-        if not every or best is None or (round + 1) % every:
+        if not self._draws or not every or best is None or (round + 1) % every:
             return
         if best["decisions"] != self._shown:
             self._shown = best["decisions"]
             decisions = decisions_of(best["decisions"])
-            options = self._config.space.to_dict()
-            drawn = graphs(self._spec, decisions, options["name"], options)
-            image, text = pixels(drawn), picture(self._spec, decisions)
+            try:
+                image, text = self._drawn(decisions), picture(self._spec, decisions)
+            except Exception as error:  # names of a user's own decisions mean anything
+                self._draws = False
+                what = f"{type(error).__name__}: {error}"
+                self._display.say(f"warning: the best is not drawn: {what}")
+                return
             self._display.best(round, best["reward"], text, image)
+
+    def _drawn(self, decisions: Sequence[int]) -> np.ndarray:
+        from launch.figures.graphs import graphs  # matplotlib takes a second to load
+        from launch.figures.image import pixels
+
+        options = self._config.space.to_dict()
+        return pixels(graphs(self._spec, decisions, options["name"], options))
 
     def _close_round(self, record: dict[str, Any], left: float) -> None:
         progress = self._progress

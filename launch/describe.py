@@ -11,7 +11,8 @@ a genotype, a NAS-Bench-201 string or an ENAS arc.  A published name carries its
 sizes, a result.json those of its workdir; a text without a config gets those of its
 paper.  ``--config.space.*`` changes them, with or without ``--config``; ``--image`` and
 ``--classes`` do so for the images.  Without an architecture the space is described.
-Shapes suffice: nothing is loaded or compiled.
+``--compile`` compiles its supernet's training step and tells time and memory; without
+it shapes suffice, nothing is loaded or compiled.
 """
 
 import json
@@ -28,17 +29,16 @@ from launch import command
 from launch.architectures import Subject, find
 from launch.build import build_space, resolve
 from launch.command import UserError, user_errors
-from launch.explain import explain
-from launch.figures.graphs import graphs
+from launch.explain import explain, explain_comparison
 from launch.figures.text import picture
-from launch.glance import (
-    decisions_table,
-    memory_line,
-    sizes,
-    sizes_table,
-    supernet_memory,
-)
+from launch.glance import decisions_table, sizes, sizes_table
 from launch.settings import check_known, check_section, fill
+from launch.supernet_step import (
+    compile_step,
+    estimate_lines,
+    measured_line,
+    trace_step,
+)
 
 
 def describe(subject: Subject) -> dict[str, Any]:
@@ -101,27 +101,42 @@ def summary(spec: Spec) -> str:
     return f"{spec.length} decisions ({groups}), {size:,} architectures ({size:.3g})"
 
 
-def glance(subject: Subject, config: Mapping[str, Any] | None) -> None:
+def glance(
+    subject: Subject, config: Mapping[str, Any] | None, compiles: bool = False
+) -> None:
     """Prints what there is to choose, how large networks are, what a supernet takes.
 
     Args:
       subject: without an architecture; of the network that is retrained.
       config: of the search, None for a space alone.
+      compiles: whether the supernet's step is compiled.
+
+    Raises:
+      UserError: if there is no supernet to compile.
     """
     space = build(subject)
     print(summary(space.spec))
-    if not hasattr(space.spec, "num_choices"):  # graphs without bound
+    if isinstance(space.spec, GraphSpec):
         return
     print(decisions_table(space.spec), flush=True)
     with user_errors("config.space"):  # images too small for the network
         print(sizes_table(sizes(space, subject.image)), flush=True)
     resolved = None if config is None else resolve(config)
-    if resolved is not None and "batch_size" in resolved.evaluator:
-        batch_size = resolved.evaluator.batch_size
-        searched = build_space(resolved, subject.classes)
-        memory = supernet_memory(searched, subject.image, batch_size)
-        if memory is not None and resolved.evaluator.name != "from_scratch":
-            print(memory_line(memory, batch_size))
+    binding = None if resolved is None else _BINDINGS.get(resolved.evaluator.name)
+    searched = None if binding is None else build_space(resolved, subject.classes)
+    if searched is None or binding not in searched.bindings:
+        if compiles:
+            raise UserError("--compile: a supernet is compiled, and this has none")
+        return
+    batch_size = resolved.evaluator.batch_size
+    of = (searched, subject.image, batch_size, binding)
+    found = trace_step(*of)
+    print(estimate_lines(found, batch_size, measured=compiles), flush=True)
+    if compiles:
+        print(measured_line(compile_step(*of), found.operations), flush=True)
+
+
+_BINDINGS = {"shared_weights": "sampled", "relaxed": "relaxed"}  # of a step
 
 
 def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> None:
@@ -130,7 +145,8 @@ def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> N
     Raises:
       UserError: if the file is not an SVG or PNG, or cannot be written.
     """
-    from launch.figures.image import write  # matplotlib takes a second to load
+    from launch.figures.graphs import graphs  # matplotlib takes a second to load
+    from launch.figures.image import write
 
     with user_errors("--draw"):
         drawn = graphs(spec, decisions, subject.space, subject.options)
@@ -150,17 +166,19 @@ def main() -> None:
         check_known("config", given, ["space"])
     sizes = given.get("space", {})
     check_section("config.space", sizes)
+    if options.explain:
+        config = _needed(config)
+        comparison = "strategies" in config
+        print(explain_comparison(config) if comparison else explain(resolve(config)))
+        return
     subject = find(options.arch, config, sizes)
     if options.image is not None:
         subject = subject._replace(image=_image(options.image))
     if options.classes is not None:
         subject = subject._replace(classes=options.classes)
-    if options.explain:
-        print(explain(resolve(_needed(config))))
-        return
     if subject.arch is None:
         print(_sizes(subject))
-        glance(subject, config)
+        glance(subject, config, options.compile)
         return
     found = describe(subject)
     spec = build(subject).spec
@@ -197,6 +215,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("arch", None, "published name, file, string, arc or genotype")
     flags.DEFINE_bool("json", False, "one line of JSON")
     flags.DEFINE_string("draw", None, "a .svg or .png file that the picture is put in")
+    flags.DEFINE_bool("compile", False, "measure what the supernet takes to compile")
     flags.DEFINE_bool("explain", False, "what each key of the config means")
     flags.DEFINE_list("image", None, "H,W,C of the images")
     flags.DEFINE_integer("classes", None, "number of classes", lower_bound=1)

@@ -1,5 +1,6 @@
 """What the keys of a config mean: a line each, out of the factories' docstrings."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -52,8 +53,33 @@ def explain(config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _explain(where: str, options: Mapping[str, Any], factory) -> list[str]:
-    known, lines = arguments(factory), []
+def explain_comparison(config: Mapping[str, Any]) -> str:
+    """The same of a config of `launch.compare`, which need not be complete."""
+    from launch.compare import Comparison  # matplotlib takes a second to load
+
+    config = to_dict(config)
+    space, strategies = config.get("space", {}), config.get("strategies", {})
+    known = {f.name: f.default for f in dataclasses.fields(Comparison)}
+    missing = {k: v for k, v in known.items() if v is not dataclasses.MISSING}
+    plain = {k: v for k, v in config.items() if k in known}
+    lines = _explain("config", missing | plain, Comparison)
+    lines += _explain("config.space", space, factory_of("space", space.get("name")))
+    for name, options in strategies.items():
+        factory = factory_of("strategy", options.get("name"))
+        lines += _explain(f"config.strategies.{name}", options, factory, _SAMPLES)
+    return "\n".join(lines)
+
+
+_SAMPLES = {"samples": "architectures that are proposed at once; 1 by default."}
+
+
+def _explain(
+    where: str,
+    options: Mapping[str, Any],
+    factory,
+    others: Mapping[str, str] | None = None,
+) -> list[str]:
+    known, lines = arguments(factory) | dict(others or {}), []
     for name, value in options.items():
         key = f"{where}.{name}"
         if name == "policy" and isinstance(value, Mapping):

@@ -16,9 +16,10 @@ The folder, by default ``export`` in the workdir, gets
 It needs ``pip install -e '.[export]'``, and '.[onnx]' for ONNX.
 """
 
+import contextlib
 import json
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,9 +29,10 @@ from absl import flags
 from etils import epath
 from flax import traverse_util
 
+from child_models.genotype import GENOTYPE_CELLS
 from child_models.ops.lowering import shapes_only
 from child_models.spaces import SPACES
-from controller.spec import GraphSpec
+from controller.spec import GraphSpec, Spec
 from launch import command
 from launch.artifact import Artifact, forward, load_artifact
 from launch.command import UserError, command_line, user_errors
@@ -76,7 +78,8 @@ def genotype(cells: Mapping[str, Any]) -> dict[str, Any] | None:
       cells: graphs of an architecture.
 
     Returns:
-      {"normal", "normal_concat", ...}, None where cells are not of that form.
+      {"normal", "normal_concat", "reduce", "reduce_concat"}, None where the cells are
+      not these or not of that form.
     """
     fields: dict[str, Any] = {}
     for name, graph in cells.items():
@@ -95,7 +98,7 @@ def genotype(cells: Mapping[str, Any]) -> dict[str, Any] | None:
         fields[name] = pairs
         returned = graph.predecessors(OUTPUT)
         fields[f"{name}_concat"] = sorted(map(states.index, returned))
-    return fields
+    return fields if {*GENOTYPE_CELLS} <= fields.keys() else None
 
 
 def as_text(fields: Mapping[str, Any]) -> str:
@@ -105,6 +108,31 @@ def as_text(fields: Mapping[str, Any]) -> str:
         for name, value in fields.items()
     ]
     return f"Genotype({', '.join(shown)})"
+
+
+def texts(
+    spec: Spec, decisions: Sequence[int], space: str, options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any] | None]:
+    """An architecture as text, and DARTS's fields of it.
+
+    Args:
+      spec: of the space.
+      decisions: int[T], legal.
+      space: its name.
+      options: arguments of it.
+
+    Returns:
+      DARTS's ``Genotype(...)`` where the space reads that, else the space's own text;
+      and what `genotype` finds.
+    """
+    text, fields = spec.encode(decisions), None
+    if not isinstance(spec, GraphSpec):
+        fields = genotype(graphs(spec, decisions, space, options))
+    if fields is not None:
+        with contextlib.suppress(ValueError):
+            if spec.decode(as_text(fields)) == tuple(decisions):
+                text = as_text(fields)
+    return text, fields
 
 
 def stablehlo(network: Artifact) -> bytes:
@@ -139,12 +167,16 @@ def source(network: Artifact) -> str:
 
 
 def onnx(network: Artifact) -> bytes:
-    """The network as an ONNX model, for any number of images.
+    """The network as an ONNX model in float32, for any number of images.
 
     Raises:
       UserError: if onnx is not installed, or the network has a part that it lacks.
     """
-    run, description = _named(forward(network.description)), network.description
+    description = network.description
+    space = dict(description["space"])
+    if "dtype" in space:  # of activations; ONNX's operations know no bfloat16
+        space["dtype"] = "float32"
+    run = _named(forward({**description, "space": space}))
     try:
         with shapes_only():
             return to_onnx(run, flatten(network.variables), description["image"])
@@ -163,12 +195,15 @@ def _named(run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return call
 
 
-def export(network: Artifact, folder: epath.PathLike) -> None:
-    """Writes all files.
+def export(network: Artifact, folder: epath.PathLike) -> list[epath.Path]:
+    """Writes all files but ONNX's.
 
     Args:
       network: as it was retrained.
       folder: made if there is none.
+
+    Returns:
+      the files.
 
     Raises:
       UserError: if a package is not installed, or the folder cannot be written.
@@ -184,22 +219,24 @@ def export(network: Artifact, folder: epath.PathLike) -> None:
     options = dict(description["space"])
     name = options.pop("name")
     spec, decisions = SPACES[name](**options).spec, description["decisions"]
-    fields = None
-    if not isinstance(spec, GraphSpec):
-        fields = genotype(graphs(spec, decisions, name, options))
-    text = spec.encode(decisions) if fields is None else as_text(fields)
+    text, fields = texts(spec, decisions, name, options)
     shape = ", ".join(map(str, description["image"]))
     folder = epath.Path(folder)
     with user_errors(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "architecture.json", {**description, "darts": fields})
-        (folder / "genotype.txt").write_text(f"{text}\n")
         weights = flatten(network.variables)
         metadata = {"description": json.dumps(description)}
-        (folder / "params.safetensors").write_bytes(save(weights, metadata))
-        (folder / "model.stablehlo").write_bytes(stablehlo(network))
-        (folder / "network.py").write_text(source(network))
-        (folder / "load.py").write_text(_LOAD.substitute(shape=shape))
+        files = {
+            "genotype.txt": f"{text}\n".encode(),
+            "params.safetensors": save(weights, metadata),
+            "model.stablehlo": stablehlo(network),
+            "network.py": source(network).encode(),
+            "load.py": _LOAD.substitute(shape=shape).encode(),
+        }
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+    return [folder / file for file in ("architecture.json", *files)]
 
 
 def main() -> None:
@@ -212,11 +249,12 @@ def main() -> None:
         raise UserError(f"{workdir} has no retrained {options.network}; run: {line}")
     out = epath.Path(options.out or workdir / "export")
     network = load_artifact(path)
-    export(network, out)
+    written = export(network, out)
     if options.onnx:
-        (out / "model.onnx").write_bytes(onnx(network))
-    for written in sorted(out.iterdir()):
-        print(written)
+        written.append(out / "model.onnx")
+        written[-1].write_bytes(onnx(network))
+    for path in written:
+        print(path)
 
 
 if __name__ == "__main__":

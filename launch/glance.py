@@ -4,17 +4,14 @@ Shapes suffice: nothing is loaded or compiled.  Networks take a moment each to c
 that of many samples some are counted and the others estimated from them.
 """
 
-import math
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from child_models.cost import Cost, count
-from child_models.ops.lowering import shapes_only
 from child_models.types import Space
 from controller.spec import DecisionSpec
 from launch.tables import align
@@ -142,75 +139,3 @@ def sizes_table(found: Sizes) -> str:
     if found.counted < found.samples:
         note += f"; {found.counted} were counted, the others estimated from these"
     return "\n".join([*align(rows), note])
-
-
-# ---- memory -------------------------------------------------------------------------
-
-
-class Memory(NamedTuple):
-    """Bytes that training shared weights takes.
-
-    Attributes:
-      weights: the parameters.
-      saved: what the backward pass keeps of the forward pass, of a batch.
-    """
-
-    weights: int
-    saved: int
-
-
-def supernet_memory(
-    space: Space, image: Sequence[int], batch_size: int
-) -> Memory | None:
-    """Estimates the memory of a training step; None without shared weights.
-
-    It is what automatic differentiation saves; a compiler may take less, and needs room
-    for its own.
-
-    Args:
-      space: of the architectures.
-      image: (H, W, C).
-      batch_size: images of a step.
-    """
-    if "sampled" not in space.bindings:
-        return None
-    network = space.module("search")
-    x = jax.ShapeDtypeStruct((batch_size, *image), jnp.float32)
-    decisions = jax.ShapeDtypeStruct((space.spec.length,), jnp.int32)
-
-    def init(decisions, x):
-        return network.init(jax.random.key(0), space.bind(decisions), x, True)
-
-    def backward(params, rest, decisions, x):
-        def forward(params):
-            variables = {"params": params, **rest}
-            bound = space.bind(decisions)
-            return network.apply(variables, bound, x, True, mutable=["batch_stats"])[0]
-
-        return jax.vjp(forward, params)[1]
-
-    with shapes_only():
-        rest = dict(jax.eval_shape(init, decisions, x))
-        params = rest.pop("params")
-        saved = jax.eval_shape(backward, params, rest, decisions, x)
-    weights = _bytes(params)
-    return Memory(weights, max(0, _bytes(saved) - weights))
-
-
-def _bytes(tree: Any) -> int:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")]
-    return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
-        for leaf in leaves
-        if not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
-    )
-
-
-def memory_line(memory: Memory, batch_size: int) -> str:
-    """The estimate in words: weights, gradients and momentum, and what is saved."""
-    total = (3 * memory.weights + memory.saved) / 2**20
-    return (
-        f"supernet: {memory.weights / 2**20:,.1f} MiB of weights; a training step of "
-        f"{batch_size} images takes about {total:,.0f} MiB, {memory.saved / 2**20:,.0f}"
-        " of them activations"
-    )

@@ -230,6 +230,8 @@ class _Graph:
         window, strides = params["window_dimensions"], params["window_strides"]
         if len(window) != 4 or window[0] != 1 or window[3] != 1:
             raise NotImplementedError(f"no ONNX for a pool with the window {window}")
+        if {*params["base_dilation"], *params["window_dilation"]} != {1}:
+            raise NotImplementedError("no ONNX for a dilated pool")
         image = self.add("Transpose", [name], perm=[0, 3, 1, 2])
         found = self.add(
             op,

@@ -61,6 +61,8 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _animate(path: str, runs: Mapping[str, Run]) -> None:
     from launch.figures.animation import write_animation
 
+    if not path.lower().endswith(".gif"):
+        raise UserError(f"--gif is {path!r}; its name must end with .gif")
     if len(runs) > 1:
         raise UserError("--gif shows one search; give one workdir")
     with user_errors("--gif"):

@@ -19,6 +19,7 @@ from launch import command, distributed
 from launch.build import resolve
 from launch.command import Interrupted, command_line
 from launch.driver import search
+from launch.proxy import of_winner
 
 
 def main() -> None:
@@ -38,14 +39,6 @@ def main() -> None:
         print(f"  {line} --config.train.rounds={2 * config.train.rounds}", flush=True)
 
 
-_MEASURED = {
-    "shared_weights": ", measured with shared weights",
-    "relaxed": ", measured in the relaxed supernet",
-    "from_scratch": ", measured after a short training in the search form",
-    "inherited": ", measured after a short training from scratch",
-}
-
-
 def _tell(result: dict[str, Any], workdir: str, config: ConfigDict) -> None:
     best, n = result["best"], len(result["candidates"])
     print(f"best of {n} candidates: {best['genotype']}")
@@ -55,9 +48,9 @@ def _tell(result: dict[str, Any], workdir: str, config: ConfigDict) -> None:
             f"without the cost {best['value']:.4f}"
         )
     print(
-        f"its reward is {best['reward']:.4f} on the validation split. That is a proxy"
-        f"{_MEASURED.get(config.evaluator.name, '')}: the network's own accuracy comes "
-        "from training it from scratch:"
+        f"its reward is {best['reward']:.4f} on the validation split: "
+        f"{of_winner(config.evaluator.name)}. The network's own accuracy comes from "
+        "training it from scratch:"
     )
     print(f"  {_retrain(workdir)}", flush=True)
 

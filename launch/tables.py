@@ -34,7 +34,13 @@ def _cells(name: str, row: Row) -> tuple[str, ...]:
 
 
 def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
-    """Lines with the columns of `left` to the left and the others to the right."""
+    """Lines with the columns of `left` to the left and the others to the right.
+
+    >>> for line in align([("network", "params"), ("winner", "1,234")]):
+    ...     print(line)
+    network  params
+    winner    1,234
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -87,11 +87,12 @@ def test_imports_are_found_wherever_they_stand(source, expected):
 def test_importing_computes_nothing():
     """Processes of several hosts find one another before the first computation."""
     program = (
-        "import jax, launch.search\n"
+        "import sys, jax, launch.search\n"
         "jax.config.update('jax_platforms', 'none')  # too late where one was begun\n"
         "try:\n    jax.devices()\n"
         "except RuntimeError:\n    print('nothing was begun')\n"
+        "print([m for m in ('matplotlib', 'networkx') if m in sys.modules])\n"
     )
     run = [sys.executable, "-c", program]
     done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout == "nothing was begun\n"
+    assert done.stdout == "nothing was begun\n[]\n"  # nor what only drawings need

@@ -1,4 +1,13 @@
-"""Search spaces, by name, and the published architectures that lie in them."""
+"""Search spaces, by name, and the published architectures that lie in them.
+
+>>> sorted(SPACES)[:3]
+['amoeba_cell', 'darts', 'enas_macro']
+>>> spec = SPACES["genetic_cnn"](classes=10, nodes=(3, 5), channels=(8, 16)).spec
+>>> spec.length, spec.size()
+(13, 8192)
+>>> PUBLISHED["DARTS_V2"].space
+'darts'
+"""
 
 from collections.abc import Callable
 

@@ -295,6 +295,12 @@ def nasbench201(
 
     Raises:
       ValueError: if a size is too small, or on ops that are unknown or repeated.
+
+    >>> spec = nasbench201(classes=10).spec
+    >>> spec.size()
+    15625
+    >>> spec.encode((3, 0, 1, 3, 3, 0))
+    '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_3x3~0|nor_conv_3x3~1|none~2|'
     """
     sizes = {"classes": classes, "channels": channels, "cells": cells, "nodes": nodes}
     for name, value in sizes.items():

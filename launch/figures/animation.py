@@ -23,12 +23,13 @@ def improvements(run: Run) -> list[tuple[int, str, float]]:
     """
     trials, found = run.trials, []
     best = -np.inf
-    for round in np.unique(trials.round):
-        members = np.flatnonzero(trials.round == round)
-        rewards = np.nan_to_num(trials.reward[members], nan=-np.inf)
-        i = int(members[np.argmax(rewards)])
-        if rewards.max() > best:
-            best = float(rewards.max())
+    rewards = np.nan_to_num(trials.reward, nan=-np.inf)
+    rounds, starts = np.unique(trials.round, return_index=True)  # they are in order
+    ends = [*starts[1:], len(rewards)][: len(starts)]
+    for round, start, end in zip(rounds, starts, ends, strict=True):
+        i = int(start + np.argmax(rewards[start:end]))
+        if rewards[i] > best:
+            best = float(rewards[i])
             found.append((int(round), trials.decisions[i], best))
     if len(found) > MAX_FRAMES:
         kept = np.linspace(0, len(found) - 1, MAX_FRAMES).astype(int)

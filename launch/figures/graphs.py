@@ -5,72 +5,19 @@ names the node that ends it, where there is one.  Nodes have a "label" and a "ki
 "state", what a cell computes with, or "layer", an operation of a chain.  An edge has a
 "label", the op that it applies ("" for none), and a "kind", "main" or "skip".
 
-What decisions mean is read from their names, as spaces customarily write them:
-
-    CELL/NODE/input_left, op_left, ...    a node of two sides, each an op on a state
-    [CELL/]SOURCE>TARGET                  an edge with an op; "none": no edge
-    LAYER/FIELD, LAYER/skip_J             a chain of layers, and skips from layer J
-
 A space that wires its nodes by other rules has an entry in `_WIRING`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 
-from controller.spec import Decision, DecisionSpec, Graph, GraphSpec, Spec
+from controller.spec import Graph, GraphSpec, Spec
+from launch.figures.nodes import ABSENT, Fields, nodes, sides, skip_source
 
-ABSENT = frozenset({"none", "absent"})
 OUTPUT = "c_{k}"
 INPUTS = {-2: "c_{k-2}", -1: "c_{k-1}"}
-SIDES = ("left", "right")
-
-
-class Value(NamedTuple):
-    """A decision, and which of its choices was taken."""
-
-    decision: Decision
-    index: int
-
-    @property
-    def choice(self) -> str:
-        """The name of the choice."""
-        return self.decision.choices[self.index]
-
-    @property
-    def target(self) -> int:
-        """The node behind the choice, of a decision about earlier nodes."""
-        return self.decision.targets[self.index]
-
-
-Fields = dict[str, Value]
-"""What is decided about one node, by the last part of the decision's name."""
-
-
-def nodes(spec: DecisionSpec, decisions: Sequence[int]) -> dict[str, Fields]:
-    """The nodes that exist, by name, in order.
-
-    Args:
-      spec: of the space.
-      decisions: int[T], legal.
-
-    Returns:
-      the fields of each node.  A decision whose name has no "/" belongs to
-      ``node N + 1``, N its node.
-    """
-    found: dict[str, Fields] = {}
-    present = float("inf")  # how many nodes there are, where that is decided
-    for decision, index in zip(spec.decisions, decisions, strict=True):
-        value = Value(decision, int(index))
-        if decision.group == "blocks":
-            present = int(value.choice)
-        if decision.group == "blocks" or decision.node >= present:
-            continue
-        name, _, field = decision.name.rpartition("/")
-        name = name or f"node {decision.node + 1}"
-        found.setdefault(name, {})[field] = value
-    return found
 
 
 def graphs(
@@ -94,12 +41,11 @@ def graphs(
     if isinstance(spec, GraphSpec):
         return {"": _layered(spec.unpack(decisions))}
     found = nodes(spec, spec.validate(decisions))
-    fields = [field for of in found.values() for field in of]
     if space in _WIRING:
         return _WIRING[space](found)
-    if any(">" in field for field in fields):
+    if any(">" in field for of in found.values() for field in of):
         return _edges(found, options or {})
-    if any(f"input_{side}" in fields for side in SIDES):
+    if all(_is_two_sided(of) for of in found.values()):
         return _cells(found, options or {}, space in _ALL_RETURNED)
     return {"": _chain(found)}
 
@@ -107,6 +53,12 @@ def graphs(
 def cell_of(node: str) -> str:
     """The cell in the name of a node, "" where it names none."""
     return node.rpartition("/")[0]
+
+
+def _is_two_sided(fields: Fields) -> bool:
+    """Whether a node applies ops to states that decisions name."""
+    known = sides(fields)
+    return bool(known) and all(fields[f"input_{s}"].decision.targets for s in known)
 
 
 def _grouped(found: Mapping[str, Fields], key: Callable[[str], str]) -> dict[str, dict]:
@@ -134,8 +86,9 @@ def _concat(cell: str, options: Mapping[str, Any]) -> Sequence[int] | None:
 
 def _cell(members: Mapping[str, Fields], concat: Sequence[int] | None):
     graph = nx.MultiDiGraph()
-    first = next(iter(members.values()))[f"input_{SIDES[0]}"].decision.targets
-    numbers = list(first[:2])  # of the states: the inputs as the space orders them
+    first = next(iter(members.values()))
+    targets = first[f"input_{sides(first)[0]}"].decision.targets
+    numbers = list(targets[:2])  # of the states: the inputs as the space orders them
     for number in sorted(numbers):
         graph.add_node(number, label=INPUTS.get(number, str(number)), kind="state")
     for i, fields in enumerate(members.values()):
@@ -144,7 +97,7 @@ def _cell(members: Mapping[str, Fields], concat: Sequence[int] | None):
         label = f"{i} concat" if combined and combined.choice == "concat" else str(i)
         numbers.append(number)
         graph.add_node(number, label=label, kind="state")
-        for side in SIDES:
+        for side in sides(fields):
             op = fields[f"op_{side}"].choice
             source = fields[f"input_{side}"].target
             graph.add_edge(source, number, label=op, kind="main")
@@ -218,17 +171,38 @@ def _as_number(name: str) -> tuple[int, str]:
 # ---- chains -------------------------------------------------------------------------
 
 
-def _layers(found: Mapping[str, Fields]) -> tuple[nx.MultiDiGraph, list[str]]:
-    """A graph of layers alone, and their names."""
+def _layers(found: Mapping[str, Fields]) -> tuple[nx.MultiDiGraph, dict[str, list]]:
+    """A graph of layers alone; by name in order, the layers that each skips from.
+
+    A layer that only skips name, as nothing is decided about it, is there too.
+    """
+    skips = {name: _skips(name, fields) for name, fields in found.items()}
+    names = list(dict.fromkeys([*(n for of in skips.values() for n in of), *found]))
+    names = sorted(names, key=_number) if set(names) - set(found) else list(found)
     graph = nx.MultiDiGraph()
     graph.add_node("image", label="image", kind="state")
-    for i, (name, fields) in enumerate(found.items()):
-        known = {f: v for f, v in fields.items() if not f.startswith("skip_")}
-        graph.add_node(name, label=_layer_label(i, known), kind="layer")
-    return graph, list(found)
+    for i, name in enumerate(names):
+        known = {f: v for f, v in found.get(name, {}).items() if not _is_skip(f)}
+        number = _number(name) if name.rpartition("/")[2].isdigit() else i
+        graph.add_node(name, label=_layer_label(number, known), kind="layer")
+    return graph, {name: skips.get(name, []) for name in names}
 
 
-def _layer_label(number: int, fields: Mapping[str, Value]) -> str:
+def _number(layer: str) -> int:
+    return int(layer.rpartition("/")[2])
+
+
+def _is_skip(field: str) -> bool:
+    return skip_source(field) is not None
+
+
+def _skips(name: str, fields: Fields) -> list[str]:
+    """The layers that a layer skips from, named as it is but for the number."""
+    sources = [skip_source(f) for f, value in fields.items() if value.choice == "yes"]
+    return [f"{cell_of(name)}/{j}" for j in sources if j is not None]
+
+
+def _layer_label(number: int, fields: Fields) -> str:
     if "op" in fields or len(fields) == 1:
         rest = [v.choice for f, v in fields.items() if f != "op" and len(fields) > 1]
         op = fields["op"] if "op" in fields else next(iter(fields.values()))
@@ -242,22 +216,13 @@ def _layer_label(number: int, fields: Mapping[str, Value]) -> str:
     return "\n".join([str(number), *(f"{f} {v.choice}" for f, v in fields.items())])
 
 
-def _skips(fields: Mapping[str, Value]) -> list[int]:
-    """The layers that a layer skips from, by number."""
-    return [
-        int(field.removeprefix("skip_"))
-        for field, value in fields.items()
-        if field.startswith("skip_") and value.choice == "yes"
-    ]
-
-
 def _chain(found: Mapping[str, Fields]) -> nx.MultiDiGraph:
-    graph, names = _layers(found)
-    for source, target in zip(["image", *names], names, strict=False):
+    graph, skips = _layers(found)
+    for source, target in zip(["image", *skips], skips, strict=False):
         graph.add_edge(source, target, label="", kind="main")
-        for j in _skips(found[target]):
-            graph.add_edge(names[j], target, label="", kind="skip")
-    _return(graph, names[-1:], "logits")
+        for skipped in skips[target]:
+            graph.add_edge(skipped, target, label="", kind="skip")
+    _return(graph, list(skips)[-1:], "logits")
     return graph
 
 
@@ -281,9 +246,9 @@ def _layered(architecture: Graph) -> nx.MultiDiGraph:
 
 def _anchored(found: Mapping[str, Fields]) -> dict[str, nx.MultiDiGraph]:
     """Zoph & Le 2017: a layer reads what its anchors name, else the image."""
-    graph, names = _layers(found)
-    for name in names:
-        for source in [names[j] for j in _skips(found[name])] or ["image"]:
+    graph, skips = _layers(found)
+    for name, sources in skips.items():
+        for source in sources or ["image"]:
             graph.add_edge(source, name, label="", kind="main")
     _return(graph, _unread(graph), "logits")
     return {"": graph}
@@ -294,7 +259,7 @@ def _stages(found: Mapping[str, Fields]) -> dict[str, nx.MultiDiGraph]:
     return {stage: _stage(fields) for stage, fields in found.items()}
 
 
-def _stage(fields: Mapping[str, Value]) -> nx.MultiDiGraph:
+def _stage(fields: Fields) -> nx.MultiDiGraph:
     graph = nx.MultiDiGraph()
     graph.add_node("input", label="input", kind="state")
     pairs = [

@@ -3,11 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from controller.spec import Graph, GraphSpec, Spec
-from launch.figures.graphs import ABSENT, SIDES, nodes
+from launch.figures.nodes import ABSENT, nodes, sides, skip_source
 
 
 def picture(spec: Spec, decisions: Sequence[int]) -> str:
-    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``."""
+    """The architecture as lines, one a node: ``normal/2  sep_conv_3x3(0) + ...``.
+
+    >>> from child_models.spaces import SPACES
+    >>> spec = SPACES["nasbench201"](classes=10, nodes=3).spec
+    >>> print(picture(spec, (3, 0, 1)))
+      node 1  nor_conv_3x3(0)
+      node 2  skip_connect(1)
+    """
     if isinstance(spec, GraphSpec):
         return "\n".join(_lines(spec.unpack(decisions)))
     found = {
@@ -33,9 +40,8 @@ def _lines(architecture: Graph) -> Iterator[str]:
 
 def _formula(fields: Mapping[str, str]) -> str:
     """What a node computes of its inputs, from the decisions about it."""
-    sides = [side for side in SIDES if f"op_{side}" in fields]
-    if sides:
-        terms = [f"{fields[f'op_{s}']}({fields[f'input_{s}']})" for s in sides]
+    if known := sides(fields):
+        terms = [f"{fields[f'op_{s}']}({fields[f'input_{s}']})" for s in known]
         if fields.get("combiner") == "concat":
             return f"concat({', '.join(terms)})"
         return " + ".join(terms)
@@ -46,10 +52,10 @@ def _formula(fields: Mapping[str, str]) -> str:
     yes = [field for field, choice in fields.items() if choice == "yes"]
     if all(choice in ("yes", "no") and "-" in f for f, choice in fields.items()):
         return " ".join(yes) or "no connections"
-    skips = [field.removeprefix("skip_") for field in yes]
+    skips = [str(j) for field in yes if (j := skip_source(field)) is not None]
     others = [
         choice if field == "op" else f"{field} {choice}"
         for field, choice in fields.items()
-        if not field.startswith("skip_")
+        if skip_source(field) is None
     ]
     return ", ".join(others + ([f"skips from {' '.join(skips)}"] if skips else []))

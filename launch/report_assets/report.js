@@ -4,9 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const tip = document.getElementById("tip");
 const color = (i) => `var(--c${i % 8})`;
 const count = new Intl.NumberFormat("en-US");
-const AXES = {
-  trial: "trial", params: "parameters", macs: "multiply-adds", cost: "cost",
-};
+const COUNTS = { params: "parameters", macs: "multiply-adds" };
 
 function html(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -35,11 +33,11 @@ function number(value, digits = 4) {
   return Math.abs(value) >= 1e5 ? short(value) : String(+value.toPrecision(digits));
 }
 
-function short(value) {
+function short(value, digits = 3) {
   for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
-    if (Math.abs(value) >= size) return `${+(value / size).toPrecision(3)}${unit}`;
+    if (Math.abs(value) >= size) return `${+(value / size).toPrecision(digits)}${unit}`;
   }
-  return String(+value.toPrecision(3));
+  return String(+value.toPrecision(digits));
 }
 
 // ---- tip ----------------------------------------------------------------------------
@@ -59,15 +57,18 @@ function hideTip() {
 
 // ---- axes ---------------------------------------------------------------------------
 
-function ticks(low, high, wanted) {
+// Round values in [low, high] as [value, text]; texts differ wherever values do.
+function ticks(low, high, wanted, whole = false) {
   const raw = (high - low || 1) / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+  const round = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+  const step = whole ? Math.max(1, Math.round(round)) : round;
+  const digits = Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / step)) + 1;
   const found = [];
   for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-9; v += step) {
     found.push(Math.abs(v) < step * 1e-9 ? 0 : v);
   }
-  return found;
+  return found.map((v) => [v, short(v, Math.min(12, Math.max(3, digits)))]);
 }
 
 function extent(values) {
@@ -77,30 +78,37 @@ function extent(values) {
     low = Math.min(low, v);
     high = Math.max(high, v);
   }
-  return low > high ? [0, 1] : low === high ? [low - 0.5, high + 0.5] : [low, high];
+  if (low > high) return [0, 1];
+  const room = Math.abs(low) * 0.05 || 0.5;
+  return low === high ? [low - room, high + room] : [low, high];
 }
 
-// A frame with axes: {node, px, py, inner}; px and py map values to places.
-function frame(host, label, height, xs, ys, xLabel) {
+// An extent with room at both ends, so that no mark lies on the frame.
+function roomy([low, high], share) {
+  const room = (high - low) * share;
+  return [low - room, high + room];
+}
+
+// A frame with axes: {node, px, py, ...}; px and py map values to places, of the extents
+// [x0, x1] and [y0, y1].  `whole`: whether x counts something.
+function frame(host, label, height, [x0, x1], [y0, y1], xLabel, whole) {
   const width = Math.max(260, host.clientWidth || 600);
-  const [left, right, top, bottom] = [52, 12, 8, 34];
-  const [x0, x1] = extent(xs);
-  const [y0, y1] = extent(ys);
+  const [left, right, top, bottom] = [52, 16, 8, 34];
   const px = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
   const py = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - top - bottom);
   const node = svg("svg", {
     class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0,
     "aria-label": `${label}. Arrow keys move along it.`,
   });
-  for (const v of ticks(y0, y1, 4)) {
+  for (const [v, text] of ticks(y0, y1, 4)) {
     node.append(
       svg("line", { class: "axis", x1: left, x2: width - right, y1: py(v), y2: py(v) }),
-      svg("text", { x: left - 6, y: py(v) + 4, "text-anchor": "end" }, short(v)),
+      svg("text", { x: left - 6, y: py(v) + 4, "text-anchor": "end" }, text),
     );
   }
-  for (const v of ticks(x0, x1, Math.max(2, Math.floor(width / 110)))) {
+  for (const [v, text] of ticks(x0, x1, Math.max(3, Math.floor(width / 110)), whole)) {
     const place = { x: px(v), y: height - bottom + 15, "text-anchor": "middle" };
-    node.append(svg("text", place, short(v)));
+    node.append(svg("text", place, text));
   }
   const middle = { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" };
   node.append(svg("text", middle, xLabel));
@@ -137,7 +145,7 @@ function explore(node, n, nearest, show, hide) {
 
 function lineChart(host, label, lines) {
   const all = (key) => lines.flatMap((line) => line[key]);
-  const f = frame(host, label, 230, all("x"), all("y"), "round");
+  const f = frame(host, label, 230, extent(all("x")), roomy(extent(all("y")), 0.05), "round", true);
   for (const line of lines) {
     const path = line.x.map((x, i) => `${i ? "L" : "M"}${f.px(x)} ${f.py(line.y[i])}`);
     const style = { class: "line", d: path.join(""), stroke: line.color, "stroke-dasharray": line.dash };
@@ -230,7 +238,7 @@ function nothing(text) {
 // ---- ops ----------------------------------------------------------------------------
 
 function stacked(host, label, of) {
-  const f = frame(host, label, 230, of.x, [0, 1], "round");
+  const f = frame(host, label, 230, extent(of.x), [0, 1], "round", true);
   const below = of.x.map(() => 0);
   of.names.forEach((name, i) => {
     const above = below.map((v, j) => v + of.shares[i][j]);
@@ -265,12 +273,15 @@ function opShares() {
 
 // ---- scatter ------------------------------------------------------------------------
 
-function archTip(architecture, n) {
+function archTip({ x, y, n, r, architecture }, label) {
   const known = data.runs.flatMap((run) => run.drawn).find((d) => d.decisions === architecture.decisions);
-  const parts = [`reward ${number(architecture.reward)}`, `round ${number(architecture.round)}`];
-  for (const name of ["params", "macs"]) {
-    if (architecture[name] !== undefined) parts.push(`${AXES[name]} ${number(architecture[name])}`);
+  const parts = [`reward ${number(y)}`, `round ${number(architecture.round)}`];
+  if (data.runs.length > 1) parts.unshift(data.runs[r].name);
+  for (const [name, of] of Object.entries(COUNTS)) {
+    if (architecture[name] !== undefined) parts.push(`${of} ${number(architecture[name])}`);
+    if (of === label) label = null; // it is told exactly
   }
+  if (label) parts.push(`${label} ${number(x)}`);
   const more = n > 1 ? html("div", { class: "faint" }, `the best of ${count.format(n)} trials here`) : null;
   const found = [html("b", {}, parts.join(", ")), html("pre", {}, architecture.text)];
   if (known) {
@@ -284,16 +295,19 @@ function archTip(architecture, n) {
 
 function scatterChart(host, axis) {
   const points = [];
+  let label = axis;
   data.runs.forEach((run, r) => {
     const of = run.scatter.axes[axis];
     if (!of) return;
+    label = of.label;
     of.points.forEach(([x, y, n, place]) =>
       points.push({ x, y, n, r, architecture: run.scatter.architectures[place] }));
   });
   points.sort((a, b) => a.x - b.x);
   const all = (key) => points.map((p) => p[key]);
-  const label = `Reward against ${AXES[axis]}`;
-  const f = frame(host, label, 380, all("x"), all("y"), AXES[axis]);
+  const [wide, high] = [roomy(extent(all("x")), 0.03), roomy(extent(all("y")), 0.05)];
+  const f = frame(host, `Reward against ${label}`, 380, wide, high, label, !axis.startsWith("cost"));
+  f.node.append(svg("text", { x: f.left, y: f.top + 3 }, "reward"));
   data.runs.forEach((run) => {
     const of = run.scatter.axes[axis];
     if (!of || of.front.length < 2) return;
@@ -325,7 +339,7 @@ function scatterChart(host, axis) {
       unmark();
       last = points[i].node;
       last.classList.add("on");
-      showTip(x, y, ...archTip(points[i].architecture, points[i].n));
+      showTip(x, y, ...archTip(points[i], label));
     },
     () => { unmark(); hideTip(); },
   );
@@ -333,9 +347,13 @@ function scatterChart(host, axis) {
 }
 
 function scored() {
-  const names = Object.keys(AXES).filter((axis) => data.runs.some((run) => run.scatter.axes[axis]?.points.length));
+  const labels = {};
+  for (const run of data.runs) {
+    for (const [name, of] of Object.entries(run.scatter.axes)) if (of.points.length) labels[name] = of.label;
+  }
+  const names = Object.keys(labels);
   if (!names.length) return body("scored").append(nothing("Nothing has been scored yet."));
-  const choice = html("select", { id: "axis" }, ...names.map((n) => html("option", { value: n }, AXES[n])));
+  const choice = html("select", { id: "axis" }, ...names.map((n) => html("option", { value: n }, labels[n])));
   choice.value = names.includes("params") ? "params" : names[0];
   const host = html("div");
   const note = html("p", { class: "faint" });
@@ -348,7 +366,7 @@ function scored() {
     const counted = data.runs.map((run) => `${run.name}: ${count.format(run.counted[0])} of ${count.format(run.counted[1])} architectures counted`);
     const front = choice.value === "trial" ? "" : " The dashed line is the Pareto front.";
     const thinned = data.runs.some((run) => run.scatter.axes[choice.value]?.points.some((p) => p[2] > 1));
-    note.textContent = (["params", "macs"].includes(choice.value) ? counted.join("; ") + "." : "") + front
+    note.textContent = (choice.value in COUNTS ? counted.join("; ") + "." : "") + front
       + (data.runs.some((run) => run.scatter.axes[choice.value]?.plain) ? " Rewards are without the cost of the objective." : "")
       + (thinned ? " A larger point stands for several trials and shows the best of them." : "");
   };
@@ -399,7 +417,8 @@ function best() {
     for (const of of run.drawn) {
       const drawing = html("div", { class: "drawing", tabindex: 0 });
       drawing.innerHTML = of.svg;
-      const sizes = ["params", "macs"].filter((n) => of[n] !== undefined).map((n) => `${number(of[n])} ${AXES[n]}`);
+      fit(drawing.firstChild);
+      const sizes = Object.keys(COUNTS).filter((n) => of[n] !== undefined).map((n) => `${number(of[n])} ${COUNTS[n]}`);
       const card = html("div", { class: "card" },
         html("h3", {}, of.title), html("div", { class: "faint" }, [`reward ${number(of.reward)}`, ...sizes].join(", ")),
         drawing,
@@ -416,6 +435,12 @@ function best() {
   ];
   if (data.runs.length > 1) columns.unshift(["run", (r) => r.run, text, "left"]);
   body("best").append(html("h3", {}, "Highest rewards; click a title to sort"), table(columns, rows));
+}
+
+// As wide as there is room, but never so small that labels cannot be read.
+function fit(picture) {
+  const width = picture.viewBox.baseVal.width * (96 / 72); // points
+  picture.style.cssText = `width:100%;max-width:${width}px;min-width:${0.65 * width}px`;
 }
 
 const percent = (value) => (value === null || value === undefined ? "-" : (100 * value).toFixed(2));
@@ -448,10 +473,10 @@ function summary() {
   for (const run of data.runs) {
     const said = run.diagnoses.map(([kind, sentence]) => html("li", { class: kind }, sentence));
     const commands = run.commands.length
-      ? html("pre", {}, run.commands.join("\n"))
-      : nothing("The commands of this workdir were not recorded.");
+      ? [html("div", { class: "faint" }, "Commands that were run:"), html("pre", {}, run.commands.join("\n"))]
+      : [nothing("The commands of this workdir were not recorded.")];
     grid.append(html("div", { class: "card" }, html("h3", {}, run.name),
-      html("ul", { class: "said" }, ...said), commands, list(Object.entries(run.facts))));
+      html("ul", { class: "said" }, ...said), ...commands, list(Object.entries(run.facts))));
   }
   body("summary").append(grid);
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from launch.command import UserError
 from launch.figures.graphs import graphs
 from launch.figures.image import inline_svg
 from launch.repeat import summarise
@@ -22,9 +23,9 @@ from launch.reporting.run import (
     count_some,
     curves,
     ops,
-    scatter,
     scored,
 )
+from launch.reporting.scatter import scatter
 from launch.reporting.words import diagnoses, facts
 from launch.rounds import decisions_of, text_of
 from launch.settings import differing_keys
@@ -49,6 +50,9 @@ def page(runs: Mapping[str, Run], *, count: int = 40, seconds: float = 20.0) -> 
 
     Returns:
       HTML text of less than `MAX_BYTES`.
+
+    Raises:
+      UserError: if runs are so many that their page is larger.
     """
     counted = {}
     for name, run in runs.items():
@@ -68,8 +72,11 @@ def page(runs: Mapping[str, Run], *, count: int = 40, seconds: float = 20.0) -> 
         }
         text = _fill(data, runs)
         if len(text.encode()) < MAX_BYTES:
-            break
-    return text
+            return text
+    raise UserError(
+        f"a report of {len(runs)} workdirs has more than {MAX_BYTES / 1e6:g} MB; name "
+        "fewer at once"
+    )
 
 
 def _fill(data: Mapping[str, Any], runs: Mapping[str, Run]) -> str:
@@ -80,8 +87,8 @@ def _fill(data: Mapping[str, Any], runs: Mapping[str, Run]) -> str:
         "title": html.escape(title),
         "css": (assets / "report.css").read_text("utf-8"),
         "js": (assets / "report.js").read_text("utf-8"),
-        # "</script>" within a string would end the element.
-        "data": json.dumps(_finite(data), allow_nan=False).replace("</", "<\\/"),
+        # "</script>" or "<!--" within a string would end the element, or hide its end.
+        "data": json.dumps(_finite(data), allow_nan=False).replace("<", "\\u003c"),
     }
     text = (assets / "report.html").read_text("utf-8")
     for name, part in parts.items():
@@ -113,7 +120,7 @@ def _run(name, run: Run, found, counts, drawn, points) -> dict[str, Any]:
         "curves": curves(run.rounds),
         "ops": ops(run.rounds),
         "scatter": scatter(run, found, counts, points),
-        "counted": [len(counts), len(found.decisions)],
+        "counted": [len(counts.keys() & {*found.decisions}), len(found.decisions)],
         "best": best,
         "drawn": drawn,
         "config": run.config,

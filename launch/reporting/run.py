@@ -4,6 +4,7 @@ Shapes: R rounds, N trials; at most `BINS` points a curve and a given number of 
 scatter, whatever R and N are.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ import numpy as np
 from etils import epath
 
 from child_models.types import Space
-from launch.architectures import Subject, find
+from launch.architectures import Subject, final_config, find
+from launch.build import resolve
 from launch.command import UserError
 from launch.describe import build, describe
 from launch.figures.text import picture
@@ -41,7 +43,7 @@ class Trials(NamedTuple):
     encoding: dict[str, str | None]  # by decisions
     reward: np.ndarray  # float[N], NaN where a trial is not valid
     value: np.ndarray  # float[N], what is reported beside it; NaN where there is none
-    cost: np.ndarray  # float[N], the first objective; NaN where there is none
+    cost: np.ndarray  # float[N, K], objectives beside the reward; NaN where unknown
     reasons: dict[str, int]  # how many are not valid, by reason
 
 
@@ -57,6 +59,7 @@ class Run(NamedTuple):
     result: Mapping[str, Any] | None
     retrained: Mapping[str, Any] | None
     commands: tuple[str, ...]
+    uncounted: str | None = None  # why networks cannot be counted, where they cannot
 
 
 def read_run(workdir: epath.PathLike) -> Run:
@@ -71,7 +74,7 @@ def read_run(workdir: epath.PathLike) -> Run:
         raise UserError(
             f"{workdir} holds no config.json: it is not the workdir of a search"
         )
-    subject = find(None, config, {})
+    subject, uncounted = _subject(config)
     stored = (workdir / "trials.sqlite").exists()
     return Run(
         workdir,
@@ -83,7 +86,18 @@ def read_run(workdir: epath.PathLike) -> Run:
         read_result(workdir),
         read_retrained(workdir),
         tuple(read_commands(workdir)),
+        uncounted,
     )
+
+
+def _subject(config: Mapping[str, Any]) -> tuple[Subject, str | None]:
+    """What is searched; without its data set, which counting needs, and why."""
+    try:
+        return find(None, config, {}), None
+    except UserError as error:  # the workdir may come from another machine
+        options = final_config(resolve(config)).space.to_dict()
+        name = options.pop("name")
+        return Subject(name, options, (0, 0, 0), 1, None), str(error)
 
 
 def _read_trials(workdir: epath.Path) -> Trials:
@@ -104,19 +118,18 @@ def _trials(rows: Sequence[tuple]) -> Trials:
             np.array([np.nan if row[i] is None else row[i] for row in rows], float)
             for i in (3, 4)
         ),
-        np.array([_number(row[5]) for row in rows], float),
+        _costs([row[5] for row in rows]),
         reasons,
     )
 
 
-def _number(cost: Any) -> float:
-    """The first objective, of a number or of JSON of several."""
-    if isinstance(cost, str):
-        cost = cost.strip("[] ").split(",")[0]
-    try:
-        return float(cost)
-    except (TypeError, ValueError):
-        return float("nan")
+def _costs(cells: Sequence[Any]) -> np.ndarray:
+    """float[N, K] of numbers, JSON lists of several objectives, and None."""
+    rows = [json.loads(cell) if isinstance(cell, str) else [cell] for cell in cells]
+    found = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values)] = [np.nan if v is None else v for v in values]
+    return found
 
 
 # ---- curves -------------------------------------------------------------------------
@@ -125,7 +138,8 @@ def _number(cost: Any) -> float:
 def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Curves of the round records, {"x": rounds from 1, "y"}; those without are absent.
 
-    A curve of more than `BINS` rounds has means of equal numbers of them.
+    Values that are not finite are left out.  A curve of more than `BINS` rounds has
+    means of equal numbers of them.
     """
     found, best = {}, None
     rows = []
@@ -135,13 +149,14 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[floa
             best = largest if best is None else max(best, largest)
         rows.append({**record, "best": best})
     for name in CURVES:
-        pairs = [(r["round"] + 1, r[name]) for r in rows if r.get(name) is not None]
+        values = [(r["round"] + 1, r.get(name)) for r in rows]
+        pairs = [(x, y) for x, y in values if y is not None and np.isfinite(y)]
         if pairs:
             x, y = np.array(pairs, float).T
             parts = list(_parts(len(x)))
             found[name] = {
-                "x": [_round(x[part].mean()) for part in parts],
-                "y": [_round(y[part].mean()) for part in parts],
+                "x": [rounded(x[part].mean()) for part in parts],
+                "y": [rounded(y[part].mean()) for part in parts],
             }
     return found
 
@@ -157,8 +172,8 @@ def ops(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     parts = list(_parts(len(rows), 120))
     return {
         "names": names,
-        "x": [_round(x[part].mean()) for part in parts],
-        "shares": [[_round(y[p, i].mean()) for p in parts] for i in range(len(names))],
+        "x": [rounded(x[part].mean()) for part in parts],
+        "shares": [[rounded(y[p, i].mean()) for p in parts] for i in range(len(names))],
     }
 
 
@@ -167,7 +182,8 @@ def _parts(n: int, bins: int = BINS) -> Iterator[slice]:
     return (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """Five significant digits: all that a chart shows."""
     return float(f"{value:.5g}")
 
 
@@ -199,25 +215,25 @@ def count_some(
 ) -> dict[str, dict[str, int]]:
     """Parameters and multiply-adds of some architectures, by their decisions.
 
-    The ten best, then others spread over all rewards, as many as the time allows; those
-    that the workdir knows are taken from there.
+    The winner, the ten best, then others spread over all rewards, as many as the time
+    allows; those that the workdir knows are taken from there.
 
     Args:
       run: of the search.
       found: its architectures.
-      most: how many.
+      most: how many; the winner of the final choice may be one more.
       seconds: after which no other is counted.
     """
     counts = _known_counts(run)
-    if not found.decisions:
+    if not found.decisions or run.uncounted is not None:
         return counts
     begin = time.monotonic()
     spread = np.linspace(0, len(found.decisions) - 1, most).astype(int).tolist()
     order = dict.fromkeys([*range(min(10, len(found.decisions))), *_shuffled(spread)])
-    for i in order:
-        if len(counts) >= most or time.monotonic() - begin > seconds:
+    winner = [] if run.result is None else [text_of(run.result["best"]["decisions"])]
+    for text in [*winner, *(found.decisions[i] for i in order)]:
+        if len(counts.keys() - {*winner}) >= most or time.monotonic() - begin > seconds:
             break
-        text = found.decisions[i]
         if text not in counts:
             cost = describe(run.subject._replace(arch=decisions_of(text)))
             counts[text] = {name: cost[name] for name in ("params", "macs")}
@@ -242,101 +258,14 @@ def _known_counts(run: Run) -> dict[str, dict[str, int]]:
     return counts
 
 
-# ---- scatter ------------------------------------------------------------------------
-
-
-def scatter(run: Run, found: Scored, counts: Mapping, points: int) -> dict[str, Any]:
-    """Scored architectures, by what may stand on the horizontal axis.
-
-    Args:
-      run: of the search.
-      found: its architectures.
-      counts: of some of them.
-      points: most points of an axis; where there are more trials, a point stands for
-        all of a small rectangle, and shows the best of them.
-
-    Returns:
-      {"axes": {NAME: {"points": [[x, reward, count, architecture]], "front": [...],
-      "plain"}}, "architectures": [{"encoding", "text", "reward", "round", ...}]}.
-      "front" lists points that no other beats in both, where less of the axis is
-      better; "plain" says whether rewards are those without the objective's cost.
-    """
-    trials = run.trials
-    index: dict[str, int] = {}
-    axes = {}
-    valid = np.flatnonzero(np.isfinite(trials.reward))
-    choices = {"trial": (valid.astype(float) + 1, valid)}
-    if np.isfinite(trials.cost[valid]).any():
-        kept = valid[np.isfinite(trials.cost[valid])]
-        choices["cost"] = (trials.cost[kept], kept)
-    for name in ("params", "macs"):
-        counted = [i for i, text in enumerate(found.decisions) if text in counts]
-        if counted:
-            x = np.array([counts[found.decisions[i]][name] for i in counted], float)
-            choices[name] = (x, found.first[counted])
-    judged = run.config["objective"]["name"] != "reward"
-    for name, (x, members) in choices.items():
-        plain = judged and name != "trial"  # a cost counts once, on its own axis
-        y = (trials.value if plain else trials.reward)[members]
-        front = [] if name == "trial" else pareto(x, y)
-        shown, sizes = _thin(x, y, points, front)
-        places = [
-            index.setdefault(trials.decisions[members[i]], len(index)) for i in shown
-        ]
-        axes[name] = {
-            "points": [
-                [_round(x[i]), _round(y[i]), n, place]
-                for i, n, place in zip(shown, sizes, places, strict=True)
-            ],
-            "front": [shown.index(i) for i in front],
-            "plain": plain,
-        }
-    reward = dict(zip(found.decisions, found.reward.tolist(), strict=True))
-    first = dict(zip(found.decisions, found.first.tolist(), strict=True))
-    return {
-        "axes": axes,
-        "architectures": [
-            card(run, text, reward[text], int(trials.round[first[text]]), counts)
-            for text in index
-        ],
-    }
-
-
 def card(run: Run, decisions: str, reward, round: int | None, counts: Mapping):
     """What a report says of one architecture."""
     return {
         "decisions": decisions,
-        "encoding": run.trials.encoding.get(decisions) or decisions,
+        "encoding": run.trials.encoding.get(decisions)
+        or run.space.spec.encode(decisions_of(decisions)),
         "text": picture(run.space.spec, decisions_of(decisions)),
-        "reward": None if reward is None else _round(reward),
+        "reward": None if reward is None else rounded(reward),
         "round": None if round is None else round + 1,
         **counts.get(decisions, {}),
     }
-
-
-def pareto(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Indices of the points that none beats: less of x and more of y, by x."""
-    front, best = [], -np.inf
-    for i in np.lexsort((-y, x)).tolist():
-        if y[i] > best:
-            front.append(i)
-            best = y[i]
-    return front
-
-
-def _thin(x, y, points: int, keep: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The best of each rectangle of a grid, and how many are in it; `keep` stay."""
-    if len(x) <= points:
-        return list(range(len(x))), [1] * len(x)
-    columns = max(1, int(np.sqrt(points * 1.5)))
-    cell = _bin(x, columns) * points + _bin(y, max(1, points // columns))
-    order = np.lexsort((-y, cell))
-    _, starts, sizes = np.unique(cell[order], return_index=True, return_counts=True)
-    shown = dict(zip(order[starts].tolist(), sizes.tolist(), strict=True))
-    shown |= {i: shown.get(i, 1) for i in keep}
-    return list(shown), list(shown.values())
-
-
-def _bin(values: np.ndarray, bins: int) -> np.ndarray:
-    span = np.ptp(values) or 1.0
-    return np.minimum(((values - values.min()) / span * bins).astype(int), bins - 1)

@@ -1,28 +1,36 @@
 """Diagnoses of a search in sentences, and the tables of facts about it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.command import command_line
 from launch.describe import summary as space_summary
 from launch.display import duration
+from launch.proxy import of_winner
 from launch.reporting.run import Run, Scored
 from launch.rounds import collapse
 from launch.tables import verdict
 
 _SHIFT = 0.15  # of an op's share, which is worth a sentence
+_LEARNT = 0.05  # of the entropy, below which a policy has learnt little
 
 
 def diagnoses(run: Run, found: Scored) -> list[tuple[str, str]]:
     """(kind, sentence) each; the kind is "good", "bad", "next" or "note"."""
     if not len(run.trials.reward):
         return [*_nothing(run), *_next(run)]
-    return [*_progress(run, found), *_policy(run), *_result(run), *_next(run)]
+    said = [*_progress(run, found), *_policy(run), *_result(run), *_next(run)]
+    if run.uncounted is not None:
+        missing = f"Networks are not counted without the data set: {run.uncounted}."
+        said.append(("note", missing))
+    return said
 
 
 def _nothing(run: Run) -> list[tuple[str, str]]:
     rounds = len(run.rounds)
-    warmup = f"; {rounds} rounds of training have passed" if rounds else ""
+    noun = "round of training has" if rounds == 1 else "rounds of training have"
+    warmup = f"; {rounds} {noun} passed" if rounds else ""
     return [("bad", f"This search has scored nothing yet{warmup}.")]
 
 
@@ -50,6 +58,13 @@ def _progress(run: Run, found: Scored) -> list[tuple[str, str]]:
                 f"{different:.0%} of all trials.",
             )
         )
+    losses = [r["child_loss"] for r in run.rounds if r.get("child_loss") is not None]
+    broken = sum(not math.isfinite(loss) for loss in losses)
+    if broken:
+        sentence = (
+            f"The child loss was not finite in {broken:,} of {len(losses):,} rounds."
+        )
+        said.append(("bad", sentence))
     for reason, count in trials.reasons.items():
         kind = "bad" if count > 0.1 * n else "note"
         said.append((kind, f"{count:,} of {n:,} trials are not valid: {reason}."))
@@ -66,12 +81,9 @@ def _policy(run: Run) -> list[tuple[str, str]]:
             f"To avoid it: {fallen['advice']}."
         )
         said.append(("bad", sentence))
-    if learnt:
+    if learnt and run.config["strategy"]["name"] != "random_search":
         first, last = learnt[0]["entropy"], learnt[-1]["entropy"]
-        word = "fell" if last < first else "rose"
-        sentence = f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
-        kind = "note" if fallen is not None else "good"
-        said.append((kind, sentence))
+        said.append(_entropy(first, last, fallen is not None))
     return [*said, *_shifts(learnt), *_relaxed(run.rounds)]
 
 
@@ -88,6 +100,15 @@ def _relaxed(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
             word = "fell" if values[-1] < values[0] else "rose"
             said.append(("note", f"{what} {word} {went}."))
     return said
+
+
+def _entropy(first: float, last: float, collapsed: bool) -> tuple[str, str]:
+    if abs(last - first) < _LEARNT * abs(first):
+        sentence = f"has hardly changed, {first:.1f} to {last:.1f} nats: it is about "
+        return "note", f"The policy's entropy {sentence}as undecided as at first."
+    word = "fell" if last < first else "rose"
+    kind = "good" if last < first and not collapsed else "note"
+    return kind, f"The policy's entropy {word} from {first:.1f} to {last:.1f} nats."
 
 
 def _shifts(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -112,8 +133,9 @@ def _result(run: Run) -> list[tuple[str, str]]:
         said.append(
             (
                 "note",
-                f"The winner of {candidates} candidates has {best:.4f} on the whole "
-                "validation split. That is a proxy; retraining tells its accuracy.",
+                f"The winner of {_candidates(candidates)} has {best:.4f} on the whole "
+                f"validation split: {of_winner(run.config['evaluator']['name'])}. "
+                "Retraining tells its accuracy.",
             )
         )
     if run.retrained is not None:
@@ -121,6 +143,10 @@ def _result(run: Run) -> list[tuple[str, str]]:
         kind = "good" if text.endswith("better") else "note"
         said.append((kind, f"On the test set, in %, {text}."))
     return said
+
+
+def _candidates(n: int) -> str:
+    return "1 candidate" if n == 1 else f"{n:,} candidates"
 
 
 def _next(run: Run) -> list[tuple[str, str]]:
@@ -159,7 +185,7 @@ def facts(run: Run) -> dict[str, str]:
 def times(run: Run) -> dict[str, str]:
     """Seconds by phase, as the workdir tells them."""
     calls = sum(r.get("seconds") or 0.0 for r in run.rounds)
-    found = {"time in rounds": duration(calls)}
+    found = {"time in rounds": duration(calls)} if run.rounds else {}
     if run.result is not None:
         budget = run.result["budget"]
         compiled = run.result.get("diagnostics", {}).get("compile_seconds", 0.0)

@@ -12,7 +12,7 @@ import pytest
 from child_models.spaces import PUBLISHED, SPACES
 from child_models.types import Dataset, Split
 from launch.artifact import load_artifact, save_artifact
-from launch.export import as_text, export, flatten, genotype, onnx, source
+from launch.export import as_text, export, flatten, genotype, onnx, source, texts
 from launch.figures.graphs import graphs
 
 SMALL = {
@@ -137,13 +137,23 @@ def test_genotypes_have_darts_s_states():
     ]
     assert fields["normal_concat"] == [0, 2, 3, 4, 5, 6]
     assert as_text(fields).startswith("Genotype(normal=[('sep_conv_5x5', 1), (")
-    assert genotype({"": next(iter(cells.values()))}) is not None
+    assert genotype({"": next(iter(cells.values()))}) is None
     micro = SPACES["enas_micro"](classes=2, nodes=2).spec
     decisions = tuple(micro.sample(jax.random.key(0)).tolist())
     text = as_text(genotype(graphs(micro, decisions, "enas_micro")))
     assert micro.decode(text) == decisions
     chain = SPACES["enas_macro"](classes=2, layers=3).spec
     assert genotype(graphs(chain, (0, 1, 0, 1, 1, 1))) is None
+
+
+@pytest.mark.parametrize("name", sorted(set(SPACES) - {"large_scale"}))
+def test_the_exported_text_is_one_that_the_space_reads(name):
+    spec = SPACES[name](classes=2).spec
+    decisions = tuple(spec.sample(jax.random.key(0)).tolist())
+    text, fields = texts(spec, decisions, name, {})
+    assert spec.decode(text) == decisions
+    assert text.startswith("Genotype") == (name in ("darts", "enas_micro"))
+    assert (fields is not None) == (name in ("amoeba_cell", "darts", "enas_micro"))
 
 
 def test_a_workdir_without_retrained_weights_names_the_command(

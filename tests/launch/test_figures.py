@@ -265,3 +265,44 @@ def test_the_text_names_what_is_not_an_op():
     spec = SPACES["genetic_cnn"](classes=2, nodes=(3,), channels=(2,)).spec
     assert picture(spec, (1, 0, 1)) == "  stage_1  1-2 2-3"
     assert picture(spec, (0, 0, 0)) == "  stage_1  no connections"
+
+
+# ---- spaces of one's own ------------------------------------------------------------
+
+
+def own(*decisions):
+    """Graph and text of the architecture of the last choices."""
+    spec = DecisionSpec(tuple(decisions))
+    last = [n - 1 for n in spec.num_choices]
+    (graph,) = graphs(spec, last).values()
+    lay_out(graph, text_width)  # it has no cycle
+    return graph, picture(spec, last)
+
+
+def test_a_decision_that_only_sounds_like_a_skip_is_a_field():
+    graph, text = own(Decision("layer/0/skip_connect", ("no", "yes")))
+    assert edges(graph) == [("0", "logits", ""), ("image", "0", "")]
+    assert "skip_connect yes" in text
+
+
+def test_a_skip_s_source_is_found_by_its_number():
+    both = Decision("layer/1/op", ("a", "b")), Decision("layer/2/op", ("a", "b"))
+    skip = Decision("layer/2/skip_0", ("no", "yes"), "skip")
+    graph, text = own(*both, skip)  # nothing is decided about layer 0
+    skips = [(s, t) for s, t, kind in graph.edges(data="kind") if kind == "skip"]
+    assert skips == [("layer/0", "layer/2")]
+    assert [graph.nodes[n]["label"] for n in skips[0]] == ["0", "2\nb"]
+    assert "skips from 0" in text
+
+
+def test_a_node_of_one_side_is_drawn():
+    graph, text = own(
+        Decision("0/input_left", ("a", "b"), "input", 0, (-2, -1)),
+        Decision("0/op_left", ("conv", "pool"), "op", 0),
+    )
+    assert ("c_{k-1}", "0", "pool") in edges(graph) and "pool(b)" in text
+
+
+def test_a_number_of_blocks_may_have_a_name():
+    graph, text = own(Decision("size/blocks", ("few", "many"), "blocks"))
+    assert "many" in text and "many" in graph.nodes["size"]["label"]

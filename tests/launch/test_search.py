@@ -289,6 +289,19 @@ def test_the_best_so_far_is_shown_where_it_is_another(toy, tmp_path, capsys):
     assert (tmp_path / "commands.txt").read_text() == "python -m x\n"
 
 
+def test_a_drawing_that_fails_is_told_once_and_ends_no_search(
+    toy, tmp_path, capsys, monkeypatch
+):
+    def fail(*_):
+        raise KeyError("op_right")
+
+    monkeypatch.setattr("launch.figures.graphs.graphs", fail)
+    search(toy_config(show_every=1), tmp_path, built=toy)
+    said = capsys.readouterr()
+    assert "best after" not in said.out
+    assert said.err.count("warning: the best is not drawn: KeyError: 'op_right'") == 1
+
+
 def test_a_quiet_search_prints_nothing(toy, tmp_path, capsys):
     search(toy_config(show_every=1), tmp_path, built=toy, quiet=True)
     assert capsys.readouterr() == ("", "")

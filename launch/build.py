@@ -127,7 +127,13 @@ def _check_spaces(resolved: Mapping[str, Any]) -> None:
     """Other places hold arguments of the space too; told before the search."""
     factory = SPACES[resolved["space"]["name"]]
     others = {"config.retrain.space": resolved["retrain"]["space"] or {}}
-    for i, changes in enumerate(resolved["train"]["stages"]):
+    stages = resolved["train"]["stages"]
+    if not isinstance(stages, list | tuple):
+        raise UserError(
+            f"config.train.stages is {stages!r}; it must be a list of the arguments of "
+            "each stage's space"
+        )
+    for i, changes in enumerate(stages):
         others[f"config.train.stages[{i}]"] = changes
     for where, changes in others.items():
         check(where, factory, changes, _GIVEN["space"])

@@ -67,10 +67,19 @@ def rank(
 
     Returns:
       the figures, by name.
+
+    Raises:
+      UserError: if the table lacks one of these architectures.
     """
     rows = {tuple(ops): i for i, ops in enumerate(table["ops"].tolist())}
     sample = jax.jit(jax.vmap(search.space.spec.sample))
     drawn = np.asarray(sample(jax.random.split(jax.random.key(0), n)))
+    for decisions in (winner, *map(tuple, drawn.tolist())):
+        if decisions not in rows:
+            raise UserError(
+                f"the table's {len(rows)} rows lack the architecture "
+                f"{search.space.spec.encode(decisions)}"
+            )
     index = [rows[tuple(d)] for d in drawn.tolist()]
     scores = [float(search.loop.score(state, d)) for d in tqdm(drawn, desc="scoring")]
     truth = table[value][index]
@@ -98,11 +107,9 @@ def main() -> None:
     if config is None or result is None:
         raise UserError(f"{folder} holds no finished search; run launch.search first")
     search = build(resolve(config))
-    if table["ops"].shape[1] != search.space.spec.length:
-        raise UserError(
-            f"the table has {table['ops'].shape[1]} decisions a row, the space "
-            f"{search.space.spec.length}"
-        )
+    rows, length = table["ops"].shape, search.space.spec.length
+    if rows[1:] != (length,):
+        raise UserError(f"the table's ops are int{list(rows)}, not int[N, {length}]")
     like = jax.eval_shape(search.loop.init, jax.random.key(0))
     with Checkpoints(folder / "checkpoints", keep=None) as saved:
         restored = saved.restore(like)

@@ -44,6 +44,8 @@ def good(**changes):
         ({"space__channels": 0}, "channels is 0; it must be at least 1"),
         ({"train__rounds": 0}, "rounds is 0; it must be 1 or more"),
         ({"train__dtype": "float8"}, "dtype is 'float8'; known: float32, bfloat16"),
+        ({"train__stages": 3}, "train.stages is 3; it must be a list"),
+        ({"train__stages": [3]}, r"train.stages\[0\] is 3; it must hold keys"),
         ({"derive__n": 0}, "config.derive: n is 0"),
         ({"baseline__n": -1}, "config.baseline: n is -1"),
         ({"schedule__warmup_rounds": 2}, "warmup_rounds is 2; it must be below rounds"),

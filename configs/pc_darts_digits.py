@@ -6,7 +6,8 @@
 Half of the channels of an edge pass through its ops.
 Hours: 0.03 of CPU time for the search, compilation included.
 Expected: at the end the relaxed supernet names 97 % of the validation images; of seeds
-0, 1, 2 the derived networks 98.06 +- 0.16 % of the test images, random ones 98.58 +- 0.11.
+0, 1, 2 the derived networks name 98.06 +- 0.16 % of the test images, random ones
+98.58 +- 0.11.
 """
 
 from ml_collections import ConfigDict

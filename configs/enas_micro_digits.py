@@ -4,8 +4,8 @@
     python -m launch.retrain --workdir=runs/digits
 
 Hours: 0.05 for the search and 0.03 for the retraining on 2 CPU cores.
-Expected: 98.2 to 98.5 % test accuracy for the winner and for random cells alike: digits are too
-easy.  They show that the mechanism works.
+Expected: 98.2 to 98.5 % test accuracy for the winner and for random cells alike: digits
+are too easy.  They show that the mechanism works.
 """
 
 from ml_collections import ConfigDict

@@ -38,8 +38,11 @@ def run(monkeypatch, quick_jit):
     init = quick_jit(lambda key: module.init(key, start, x, True))
     variables = init(jax.random.key(1))
 
+    traces = []
+
     @quick_jit
     def forward(architecture):
+        traces.append(architecture)
         return module.apply(variables, SPACE.bind(architecture), x, True)
 
     def run(architecture):
@@ -48,7 +51,7 @@ def run(monkeypatch, quick_jit):
         jax.effects_barrier()
         return sum(total)
 
-    run.programs = forward._cache_size
+    run.programs = lambda: len(traces)
     yield run
     jax.clear_caches()  # traces that count
 

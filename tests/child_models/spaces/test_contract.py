@@ -191,7 +191,7 @@ def test_the_relaxed_net_at_one_hot_weights_does_too(case, draw):
 def test_architectures_share_a_compilation_but_not_their_logits(case):
     params = case.variables["params"]
     logits = [case.sampled(params, jnp.asarray(d))[0][1] for d in case.draws]
-    assert case.sampled._cache_size() == 1
+    assert case.sampled._cache_size() <= 1  # 0 where JAX has dropped it
     distinct = np.unique(case.draws, axis=0)
     assert len(np.unique(np.asarray(logits), axis=0)) == len(distinct)
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from child_models.conditional import recomputed, switch
 from child_models.ops.lowering import on_cpu
+from child_models.packed import ChosenWeights
 from controller.spec import DecisionSpec
 
 
@@ -78,8 +79,15 @@ class Choose(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, choice: Choice, *operands: Any) -> jax.Array:
+    def __call__(
+        self, choice: Choice, *operands: Any, chosen: ChosenWeights | None = None
+    ) -> jax.Array:
         """Returns the chosen branch of the operands.
+
+        Args:
+          choice: int, int32[], or `Weighted` over the branches.
+          *operands: what the branch's module is called with.
+          chosen: the weights of a sampled branch, in place of parameters of its own.
 
         Raises:
           ValueError: if branches return different shapes.
@@ -90,7 +98,10 @@ class Choose(nn.Module):
         modules = [make(parent=None) for make in self.branches]
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
         inexact, others, rejoin = _partition(operands)
-        params = [self._params(i, m, operands) for i, m in enumerate(modules)]
+        if chosen is None:
+            params = [self._params(i, m, operands) for i, m in enumerate(modules)]
+        else:
+            params = chosen
         stats = self._stats(modules, operands)
         keep_stats = stats is not None and self.is_mutable_collection("batch_stats")
         initializing = self.is_initializing()
@@ -98,7 +109,8 @@ class Choose(nn.Module):
         def run(i, differentiable, other):
             params, inexact = differentiable
             others, key, stats = other
-            variables = {"params": params[i]}
+            own = params[i] if chosen is None else params.branch(i)
+            variables = {"params": own}
             if stats is not None:
                 variables["batch_stats"] = stats[i]
             out, new = _apply(
@@ -225,6 +237,8 @@ def choose(
     branches: Sequence[Callable[..., nn.Module]],
     *operands: Any,
     name: str | None = None,
+    chosen: ChosenWeights | None = None,
+    remat: bool = False,
 ) -> jax.Array:
     """Applies the chosen branch inside a compact module; see `Choose`.
 
@@ -233,11 +247,15 @@ def choose(
       branches: factories of modules, called with ``name=`` or ``parent=``.
       *operands: what the branch's module is called with.
       name: of the scope that holds the branches' parameters.
+      chosen: the weights of a sampled branch, where the caller has taken them out of
+        that scope.
+      remat: whether a branch is computed again for its gradient.
 
     Returns:
       The branch's output, or the weighted sum of the live ones.
     """
-    return Choose(tuple(branches), name=name)(choice, *operands)
+    module = Choose(tuple(branches), remat=remat, name=name)
+    return module(choice, *operands, chosen=chosen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)

@@ -6,7 +6,6 @@ A fixed child's parameters have the names that they have in the shared form, so 
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,26 +81,6 @@ def stacked_param(
         record[(*module.path, name)] = (np.array(rows, int), 1 + len(shape))
     size = n if rows is None else len(rows)
     return module.param(name, init, (size, *shape))
-
-
-def pack(tree: Any) -> jax.Array:
-    """Arrays ``[E, ...]`` side by side, ``[E, n]``: a loop slices one array of them."""
-    arrays = [a.reshape(len(a), -1) for a in jax.tree.leaves(tree)]
-    return jnp.concatenate(arrays, axis=1)
-
-
-def unpack(row: jax.Array, shapes: Any) -> Any:
-    """The arrays in a row ``[n]`` of `pack`.
-
-    Args:
-      row: of trees that were packed.
-      shapes: the arrays' without their leading axis: tuples, in dicts like the trees.
-    """
-    wanted, treedef = jax.tree.flatten(shapes, is_leaf=lambda s: isinstance(s, tuple))
-    ends = np.cumsum([math.prod(shape) for shape in wanted])
-    parts = jnp.split(row, ends[:-1])
-    arrays = [p.reshape(shape) for p, shape in zip(parts, wanted, strict=True)]
-    return jax.tree.unflatten(treedef, arrays)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ def darts(
     skip_dropout: float = 0.0,
     aux_head: bool = False,
     affine: bool = False,
+    remat: bool = False,
     dtype: Any = "float32",
 ) -> Space:
     """Builds the space; both forms take the same sizes.
@@ -61,6 +62,8 @@ def darts(
       skip_dropout: of the search form, rate of dropout after a skip in training.
       aux_head: whether the final form has an auxiliary head after the second reduction.
       affine: whether batch norm in the cells of the search form has a scale and a bias.
+      remat: whether the search form computes an op again for its gradient, in place of
+        keeping what it computed: less memory.
       dtype: of the computation; parameters and logits are float32.
 
     Returns:
@@ -113,6 +116,7 @@ def darts(
         partial_channels=partial_channels,
         skip_dropout=skip_dropout,
         affine=affine,
+        remat=remat,
         **common,
     )
     forms = {"search": final if pairs else search, "final": final}

@@ -45,6 +45,7 @@ class Common(NamedTuple):
     partial_channels: int
     train: bool
     affine: bool
+    remat: bool
     dtype: Any
 
     @property
@@ -117,7 +118,8 @@ class Edge(nn.Module):
             functools.partial(Operation, common, name, part, strides)
             for name in common.ops
         ]
-        y = choose(op, branches, x[..., :part], skip_dropout, name="ops")
+        operands = (x[..., :part], skip_dropout)
+        y = choose(op, branches, *operands, name="ops", remat=common.remat)
         if part == features:
             return y
         rest = x[..., part:]
@@ -240,12 +242,14 @@ class SearchNetwork(Network):
       partial_channels: K, of which one share goes through the ops.
       skip_dropout: rate after skips, in training.
       affine: whether batch norm in the cells has a scale and a bias.
+      remat: whether an op is computed again for its gradient.
     """
 
     nodes: int
     partial_channels: int = 1
     skip_dropout: float = 0.0
     affine: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -275,7 +279,7 @@ class SearchNetwork(Network):
         carry = (*stem(x), rate)
         common = Common(
             *(self.nodes, self.ops, self.partial_channels),
-            *(train, self.affine, self.dtype),
+            *(train, self.affine, self.remat, self.dtype),
         )
         concats, widths = self.concats, [state.shape[-1] for state in carry[:2]]
         for i, (layer, count) in enumerate(cell_runs(self.layers, widths, concats)):

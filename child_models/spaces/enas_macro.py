@@ -40,6 +40,7 @@ def enas_macro(
     layers: int = 12,
     channels: int = 36,
     dropout: float = 0.1,
+    remat: bool = False,
     dtype: Any = "float32",
 ) -> Space:
     """Builds the space: ``6^L 2^(L (L - 1) / 2)`` chains of L layers.
@@ -49,6 +50,8 @@ def enas_macro(
       layers: L, at least 3; reductions follow layers L//3 and 2 (L//3).
       channels: C; the final form doubles it at each of the two reductions.
       dropout: before the classifier, where a "dropout" key is given.
+      remat: whether the search form computes an op again for its gradient, in place of
+        keeping what it computed: less memory.
       dtype: of activations; parameters are float32.
 
     Raises:
@@ -64,7 +67,8 @@ def enas_macro(
         raise ValueError(f"enas_macro: dropout is {dropout}; it must be in [0, 1)")
     spec = DecisionSpec(_decisions(layers), codec=MACRO_CODEC)
     arguments = (classes, channels, layers, dropout, jnp.dtype(dtype))
-    forms = {"search": SearchNet(*arguments), "final": FinalNet(*arguments)}
+    search = SearchNet(*arguments, remat=remat)
+    forms = {"search": search, "final": FinalNet(*arguments)}
 
     def module(form: str):
         if form not in forms:

@@ -30,7 +30,8 @@ from child_models.ops.initializers import he_normal
 from child_models.ops.layers import Conv, FactorizedReduce
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
-from child_models.shared_params import pack, stacked_param, unpack
+from child_models.packed import pack, unpack
+from child_models.shared_params import stacked_param
 from child_models.spaces.enas_layers import (
     Classifier,
     stack_choices,
@@ -147,6 +148,7 @@ class SearchNet(nn.Module):
     layers: int
     dropout: float
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -223,7 +225,8 @@ class SearchNet(nn.Module):
         def layer(carry, layer):
             x, outputs = carry
             i, op, bits, weights, norms = layer
-            x = Choose(BRANCHES, parent=None).apply({}, op, x, weights)
+            op_of = Choose(BRANCHES, remat=self.remat, parent=None)
+            x = op_of.apply({}, op, x, weights)
             x = x + jnp.tensordot(bits.astype(x.dtype), outputs, axes=1)
             x = batch_norm(x, *norms)[0]
             outputs = jax.lax.dynamic_update_index_in_dim(outputs, x, i, 0)

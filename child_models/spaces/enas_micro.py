@@ -46,6 +46,7 @@ def enas_micro(
     stem_multiplier: int = 3,
     dropout: float = 0.1,
     aux_head: bool = False,
+    remat: bool = True,
     dtype: Any = "float32",
 ) -> Space:
     """Builds the space; both forms take the same sizes.
@@ -58,6 +59,8 @@ def enas_micro(
       stem_multiplier: the stem makes this times C channels.
       dropout: before the classifier, where a "dropout" key is given.
       aux_head: whether the final form has an auxiliary head after the second reduction.
+      remat: whether the search form computes an op again for its gradient in place of
+        keeping what it computed: less memory, and on CPU less time too.
       dtype: of activations; parameters are float32.
 
     Raises:
@@ -79,7 +82,7 @@ def enas_micro(
         "dtype": jnp.dtype(dtype),
     }
     forms = {
-        "search": SearchNet(nodes=nodes, **common),
+        "search": SearchNet(nodes=nodes, remat=remat, **common),
         "final": FinalNet(aux_head=aux_head, **common),
     }
 

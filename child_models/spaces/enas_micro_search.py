@@ -36,7 +36,8 @@ from child_models.ops.initializers import he_normal
 from child_models.ops.layers import Conv, FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
-from child_models.shared_params import pack, stacked_param, unpack
+from child_models.packed import pack, unpack
+from child_models.shared_params import stacked_param
 from child_models.spaces.enas_layers import (
     Classifier,
     stack_choices,
@@ -157,10 +158,12 @@ class Stage(nn.Module):
     Attributes:
       nodes: computed nodes of a cell, n; a cell has 2 n edges.
       channels: of all states, C.
+      remat: whether an op is computed again for its gradient.
     """
 
     nodes: int
     channels: int
+    remat: bool
 
     @nn.compact
     def __call__(self, states: States, cells: tuple[tuple[Choice, ...], ...]) -> States:
@@ -232,7 +235,8 @@ class Stage(nn.Module):
         def edge(nodes, edge):
             weights, source, op, target = edge
             y, nodes = read(source, nodes)
-            y = Choose(BRANCHES, remat=True, parent=None).apply({}, op, y, weights)
+            op_of = Choose(BRANCHES, remat=self.remat, parent=None)
+            y = op_of.apply({}, op, y, weights)
             return add_at(nodes, target, y), None
 
         def cell(states, cell):
@@ -274,6 +278,7 @@ class SearchNet(nn.Module):
     layers: int
     stem_multiplier: int
     dropout: float
+    remat: bool = True
     dtype: Any = None
 
     @nn.compact
@@ -308,7 +313,8 @@ class SearchNet(nn.Module):
                 s1 = make(name=f"reduce_1_{stage}")(s1)
             cells = (reduction,) * (stage > 0) + (normal,) * length
             if cells:
-                module = Stage(self.nodes, channels, name=f"stage_{stage}")
+                sizes = (self.nodes, channels, self.remat)
+                module = Stage(*sizes, name=f"stage_{stage}")
                 s0, s1 = module((s0, s1), cells)
         head = Classifier(self.classes, self.dropout, dtype, name="classifier")
         return head(nn.relu(s1))

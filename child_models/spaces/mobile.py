@@ -102,6 +102,7 @@ def mobile(
     first: int = 16,
     last: int = 1280,
     dropout: float = 0.0,
+    remat: bool = False,
     dtype: Any = "float32",
 ) -> Space:
     """Builds the space; both forms are the same network.
@@ -117,6 +118,8 @@ def mobile(
       first: channels after the fixed block, of kernel 3 and without expansion.
       last: channels of the 1x1 convolution before the classifier.
       dropout: before the classifier, where a "dropout" key is given.
+      remat: whether the search form computes a block again for its gradient, in place
+        of keeping what it computed: less memory.
       dtype: of the computation; parameters and logits are float32.
 
     Returns:
@@ -152,7 +155,7 @@ def mobile(
     )
     spec = _spec(skeleton, ops)
     make = partial(Network, classes, skeleton, ops, dropout, jnp.dtype(dtype))
-    forms = {"search": make(final=False), "final": make(final=True)}
+    forms = {"search": make(remat=remat), "final": make(final=True)}
 
     def module(form: str) -> nn.Module:
         if form not in forms:

@@ -119,6 +119,7 @@ class Common(NamedTuple):
     shape: BlockShape
     ops: tuple[str, ...]
     train: bool
+    remat: bool
     dtype: Any
 
 
@@ -129,14 +130,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, op: Choice) -> tuple[jax.Array, None]:
-        (features, strides, residual), ops, train, dtype = self.common
+        (features, strides, residual), ops, train, remat, dtype = self.common
         branches: list[Any] = [
             partial(MBConv, features, *parse_op(name), strides, train, dtype)
             for name in ops
         ]
         if residual:
             branches.append(Zero)
-        y = choose(op, branches, x, name="op")
+        y = choose(op, branches, x, name="op", remat=remat)
         return (x + y if residual else y), None
 
 
@@ -150,6 +151,7 @@ class Network(nn.Module):
       dropout: before the classifier, where a "dropout" key is given.
       dtype: of the computation; parameters and logits are float32.
       final: whether this is the form that is retrained, of fixed decisions only.
+      remat: whether a searched block is computed again for its gradient.
     """
 
     classes: int
@@ -158,6 +160,7 @@ class Network(nn.Module):
     dropout: float
     dtype: Any = None
     final: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -189,7 +192,8 @@ class Network(nn.Module):
             own, choices = choices[:blocks], choices[blocks:]
             found = [shape for s, _, shape in shapes if s == stage]
             stage_of = Stage(
-                found[0], found[-1], self.ops, name=f"stage_{stage}", **rest
+                *(found[0], found[-1], self.ops, train, self.remat, self.dtype),
+                name=f"stage_{stage}",
             )
             x = stage_of(x, own)
         x = ConvNorm(last, 1, 1, True, name="last", **rest)(x).mean(axis=(1, 2))
@@ -205,11 +209,12 @@ class Stage(nn.Module):
     others: BlockShape
     ops: tuple[str, ...]
     train: bool
+    remat: bool
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, choices: Sequence[Choice]) -> jax.Array:
-        rest = (self.ops, self.train, self.dtype)
+        rest = (self.ops, self.train, self.remat, self.dtype)
         x, _ = Block(Common(self.first, *rest), name="first")(x, choices[0])
         if len(choices) == 1:
             return x

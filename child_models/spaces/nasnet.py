@@ -40,6 +40,7 @@ def nasnet(
     aux_head: bool = False,
     dropout: float = 0.0,
     affine: bool = True,
+    remat: bool = True,
     dtype: str = "float32",
 ) -> Space:
     """The NASNet space.
@@ -62,6 +63,8 @@ def nasnet(
       aux_head: whether the final form has an auxiliary head.
       dropout: of the final form's linear layer.
       affine: whether batch norm has a scale and a bias in the search form.
+      remat: whether the search form computes an op again for its gradient in place of
+        keeping what it computed: less memory, and on CPU less time too.
       dtype: of the computation; parameters and logits are float32.
 
     Returns:
@@ -86,7 +89,7 @@ def nasnet(
         "aux_head": aux_head,
         "dropout": dropout,
     }
-    return cell_space(spec, ops, sizes, final=final, affine=affine)
+    return cell_space(spec, ops, sizes, final=final, affine=affine, remat=remat)
 
 
 # ---- published cells ----------------------------------------------------------------

@@ -21,11 +21,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import Choice, Weighted, choose, indicator, pick
+from child_models.choice import (
+    Choice,
+    Weighted,
+    add_at,
+    choose,
+    indicator,
+    read,
+)
 from child_models.genotype import Block, unused_states
 from child_models.ops.drop_path import drop_path
 from child_models.ops.layers import FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm
+from child_models.packed import chosen_weights
 from child_models.spaces.nasnet_final import (
     Classifier,
     Stem,
@@ -44,6 +52,7 @@ class Common(NamedTuple):
     operations: tuple[str, ...]
     train: bool
     affine: bool
+    remat: bool
     dtype: Any
 
     @property
@@ -56,19 +65,19 @@ class Common(NamedTuple):
 
 
 class Side(nn.Module):
-    """One op of a block: ``(drop, (x, op)) -> (drop, op(x))``."""
+    """One op of a block: ``(drop, (x, op, chosen)) -> (drop, op(x))``."""
 
     common: Common
 
     @nn.compact
     def __call__(self, drop, inputs):
-        x, op = inputs
+        x, op, chosen = inputs
         features, names = self.common.features, self.common.operations
         branches = [
             operation(name, inputs=features, features=features, **self.common.norm)
             for name in names
         ]
-        y = choose(op, branches, x, name="op")
+        y = choose(op, branches, x, name="op", chosen=chosen, remat=self.common.remat)
         if drop is not None and self.has_rng("dropout"):
             kept = jnp.array([name == IDENTITY for name in names], jnp.float32)
             identity = indicator(op, len(names)) @ kept
@@ -77,10 +86,11 @@ class Side(nn.Module):
 
 
 class SearchBlock(nn.Module):
-    """One block: ``((states, drop), (number, block)) -> ((states, drop), None)``.
+    """One block: ``((states, drop), (number, block, chosen)) -> (.., None)``.
 
-    The states are a list where the block is fixed, else a buffer
-    ``[blocks + 2, B, H, W, F]`` whose entry 2 + number is written.
+    ``chosen`` are the weights of its two sampled ops, or None.  The states are a list
+    where the block is fixed, else a buffer ``[blocks + 2, B, H, W, F]``, zero where no
+    block has been.
     """
 
     common: Common
@@ -88,19 +98,21 @@ class SearchBlock(nn.Module):
     @nn.compact
     def __call__(self, carry, inputs):
         states, drop = carry
-        number, block = inputs
-        xs = [
-            (pick(state, states), op)
-            for state, op in zip(block.inputs, block.ops, strict=True)
-        ]
-        xs = xs if isinstance(states, list) else stack(xs)
+        number, block, chosen = inputs
+        if isinstance(states, list):
+            sides = zip(block.inputs, block.ops, strict=True)
+            xs = [(states[state], op, None) for state, op in sides]
+        else:
+            left, states = read(block.inputs[0], states)
+            right, states = read(block.inputs[1], states)
+            xs = (jnp.stack([left, right]), stack(block.ops), chosen)
         _, (left, right) = repeat(Side, "sides", self.common, drop, xs)
         combine = combiners(**self.common.norm)
         combiner = 0 if block.combiner is None else block.combiner
         out = choose(combiner, combine, left, right, name="combine")
         if isinstance(states, list):
             return ([*states, out], drop), None
-        return (states.at[number + 2].set(out), drop), None
+        return (add_at(states, number + 2, out), drop), None
 
 
 class Output(nn.Module):
@@ -126,7 +138,7 @@ class Output(nn.Module):
 class SearchCell(nn.Module):
     """One cell: ``((current, previous), (blocks, returned, drop)) -> (next, None)``.
 
-    ``blocks`` is what `repeat` takes: a list of numbered blocks, or stacked ones.
+    ``blocks`` is what `repeat` takes: a list of what `SearchBlock` gets, or stacked.
     """
 
     common: Common
@@ -149,14 +161,30 @@ class SearchCell(nn.Module):
 
 
 def _numbered(blocks: Sequence[Block]) -> Any:
-    """The blocks as `SearchCell` takes them: (number, block), a list if fixed."""
+    """The blocks as `SearchBlock` takes them, a list if fixed; see `_with_chosen`."""
     if is_fixed_cell(blocks):
-        return list(enumerate(blocks))
+        return [(i, block, None) for i, block in enumerate(blocks)]
     padded = [
         block._replace(inputs=tuple(_pad(c, len(blocks) + 2) for c in block.inputs))
         for block in blocks
     ]
-    return jnp.arange(len(blocks)), stack(padded)
+    return jnp.arange(len(blocks)), stack(padded), None
+
+
+def _with_chosen(xs: Any, params: Any, operations: int) -> Any:
+    """What the cells of a stage get, with the weights of their sampled ops.
+
+    Args:
+      xs: stacked, what `SearchCell` takes of each cell.
+      params: of the stage.
+      operations: number of ops that a side chooses from.
+    """
+    (number, block, _), *rest = xs
+    if isinstance(block.ops[0], Weighted):
+        return xs
+    ops = jnp.stack(block.ops, axis=-1)  # [cells, blocks, 2]
+    own = params["cells"]["blocks"]["sides"]["op"]
+    return (number, block, chosen_weights(own, ops, operations)), *rest
 
 
 def _pad(choice: Choice, n: int) -> Choice:
@@ -196,7 +224,8 @@ def _returned(blocks: Sequence[Block], concat: tuple[int, ...] | None) -> Any:
 class SearchNetwork(nn.Module):
     """The network of shared weights; attributes as of `nasnet_final.FinalNetwork`.
 
-    ``affine`` says whether batch norm has a scale and a bias.
+    ``affine`` says whether batch norm has a scale and a bias, ``remat`` whether an op
+    is computed again for its gradient.
     """
 
     classes: int
@@ -209,6 +238,7 @@ class SearchNetwork(nn.Module):
     reduce_concat: tuple[int, ...] | None = None
     operations: tuple[str, ...] = OPS
     affine: bool = True
+    remat: bool = True
     dtype: Any = None
 
     @nn.compact
@@ -238,7 +268,8 @@ class SearchNetwork(nn.Module):
         )
         for i, (width, stage) in enumerate(stages):
             kinds, xs = zip(*stage, strict=True)
-            common = Common(int(self.channels * width), self.operations, **norm)
+            features = int(self.channels * width)
+            common = Common(features, self.operations, remat=self.remat, **norm)
             fit = FactorizedReduce if kinds[0].cell == "reduce" else ReLUConvBN
             carry = tuple(
                 fit(common.features, name=f"stage_{i}_{name}", **norm)(state)
@@ -273,4 +304,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, carry, xs):
+        if not isinstance(xs, list) and not self.is_initializing():
+            params = self.variables["params"]
+            xs = _with_chosen(xs, params, len(self.common.operations))
         return repeat(SearchCell, "cells", self.common, carry, xs)[0]

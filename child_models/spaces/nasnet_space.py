@@ -23,6 +23,7 @@ def cell_space(
     *,
     final: Mapping[str, Any],
     affine: bool,
+    remat: bool,
 ) -> Space:
     """The space of a spec of `nasnet_spec.cell_spec`; a single cell is both cells.
 
@@ -32,7 +33,7 @@ def cell_space(
       sizes: attributes that both networks have, see `FinalNetwork`; a stem_multiplier
         of None is 3 on CIFAR and 1 on ImageNet.
       final: further attributes of `FinalNetwork`.
-      affine: of `SearchNetwork`.
+      affine, remat: of `SearchNetwork`.
 
     Returns:
       a space of three bindings.
@@ -45,7 +46,7 @@ def cell_space(
     if sizes["stem_multiplier"] is None:
         sizes["stem_multiplier"] = 3.0 if sizes["stem"] == "cifar" else 1.0
     forms = {
-        "search": SearchNetwork(affine=affine, **sizes),
+        "search": SearchNetwork(affine=affine, remat=remat, **sizes),
         "final": FinalNetwork(**sizes, **final),
     }
 

@@ -47,6 +47,7 @@ def pnas_cell(
     aux_head: bool = False,
     dropout: float = 0.0,
     affine: bool = True,
+    remat: bool = True,
     dtype: str = "float32",
 ) -> Space:
     """The PNAS space.
@@ -67,6 +68,8 @@ def pnas_cell(
       aux_head: whether the final form has an auxiliary head.
       dropout: of the final form's linear layer.
       affine: whether batch norm has a scale and a bias in the search form.
+      remat: whether the search form computes an op again for its gradient in place of
+        keeping what it computed: less memory, and on CPU less time too.
       dtype: of the computation; parameters and logits are float32.
 
     Returns:
@@ -94,7 +97,7 @@ def pnas_cell(
         "dtype": dtype,
     }
     final = {"aux_head": aux_head, "dropout": dropout}
-    return cell_space(spec, ops, sizes, final=final, affine=affine)
+    return cell_space(spec, ops, sizes, final=final, affine=affine, remat=remat)
 
 
 # ---- published cells ----------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What every registered space promises; a new one is one row of `SIZES`."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,15 @@ BY_PRICE = [
     pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_TO_COMPILE))
     for name in sorted(SIZES)
 ]
+
+
+def default_remat(name):
+    """None for a space that cannot rematerialise."""
+    known = inspect.signature(SPACES[name]).parameters
+    return known["remat"].default if "remat" in known else None
+
+
+WITH_REMAT = [name for name in sorted(SIZES) if default_remat(name) is not None]
 
 
 def jit(function):
@@ -196,6 +207,40 @@ def test_architectures_share_a_compilation_but_not_their_logits(case):
     assert case.traces == 1
     distinct = np.unique(case.draws, axis=0)
     assert len(np.unique(np.asarray(logits), axis=0)) == len(distinct)
+
+
+def kept_for_the_gradient(name, remat):
+    """Bytes that the gradient of the sampled binding keeps, weights among them."""
+    space = SPACES[name](classes=CLASSES, **SIZES[name], remat=remat)
+    net, x = space.module("search"), jnp.zeros((2, *IMAGE))
+
+    def pullback(params, decisions):
+        def logits(params):
+            return net.apply({"params": params}, space.bind(decisions), x, True)
+
+        return jax.vjp(logits, params)[1]
+
+    key, decisions = jax.random.key(0), jnp.zeros(space.spec.length, jnp.int32)
+    init = jax.eval_shape(lambda d: net.init(key, space.bind(d), x, True), decisions)
+    kept = jax.eval_shape(pullback, init["params"], decisions)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+@pytest.mark.parametrize("name", WITH_REMAT)
+def test_rematerialisation_keeps_less(name):
+    assert kept_for_the_gradient(name, True) < kept_for_the_gradient(name, False)
+
+
+@pytest.mark.parametrize("name", [p for p in BY_PRICE if p.values[0] in WITH_REMAT])
+def test_rematerialisation_changes_no_gradient(name):
+    case = Case(name)
+    space = SPACES[name](classes=CLASSES, **SIZES[name], remat=not default_remat(name))
+    decisions, params = jnp.asarray(case.draws[0]), case.variables["params"]
+    _, expected = case.sampled(params, decisions)
+    case.space, case.net = space, space.module("search")
+    _, found = jit(case.gradients)(params, decisions)
+    for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
 
 
 # ---- what learns --------------------------------------------------------------------

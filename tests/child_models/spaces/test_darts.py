@@ -465,7 +465,7 @@ CHANNELS = 4
 
 
 def edge_of(ops, strides, partial, train=True):
-    common = Common(1, ops, partial, train, False, jnp.float32)
+    common = Common(1, ops, partial, train, False, False, jnp.float32)
     return Edge((common, CHANNELS, strides))
 
 
@@ -559,7 +559,9 @@ def test_skips_are_dropped_by_element_in_training_only():
 
 
 def test_a_loop_over_cells_is_the_cells_in_turn():
-    common = Common(1, ("none", SKIP, "dil_conv_3x3"), 1, True, False, jnp.float32)
+    common = Common(
+        1, ("none", SKIP, "dil_conv_3x3"), 1, True, False, False, jnp.float32
+    )
     layer = layout(8, 4, "cifar")[0]
     run = CellRun((common, layer, range(2, 3)), 2)
     images = jax.random.split(jax.random.key(0))

@@ -143,12 +143,13 @@ class Choose(nn.Module):
             return out.astype(dtype), stats
 
         branches = tuple(functools.partial(branch, i) for i in range(len(modules)))
+        args = (branches, choice, differentiable, other)
         if not isinstance(choice, Weighted):
             out, new_stats = switch(branches, self.remat, choice, differentiable, other)
+        elif choice.path is not None and stats is None:
+            out, new_stats = self._gated_sum(*args, shapes[0].shape, dtype), None
         else:
-            out, new_stats = self._weighted_sum(
-                branches, choice, differentiable, other, shapes[0].shape, dtype
-            )
+            out, new_stats = self._weighted_sum(*args, shapes[0].shape, dtype)
         if keep_stats:
             for i, value in enumerate(new_stats):
                 if value:
@@ -199,14 +200,10 @@ class Choose(nn.Module):
             runs = (choice.mask[i] & (choice.path != i)).astype(jnp.int32)
             rest = (jax.lax.stop_gradient(differentiable), other)
             total = total + switch((dead, alive), True, runs, choice.weight[i], rest)
-        return total, None
+        return total
 
     def _weighted_sum(self, branches, choice, differentiable, other, shape, dtype):
         stats = other[-1]
-        if choice.path is not None and stats is None:
-            return self._gated_sum(
-                branches, choice, differentiable, other, shape, dtype
-            )
 
         def dead(differentiable, other):
             return jnp.zeros(shape, dtype), other[-1] if keep else None

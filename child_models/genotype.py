@@ -13,13 +13,14 @@ beside the states that the cell returns; state ``2 + b`` is node b:
     Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ...],
              normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))
 
-Its JSON has the same four keys.
+Its JSON has the same four keys, or is the list of their values.
 """
 
 import ast
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 COMBINERS = ("add", "concat")
@@ -168,25 +169,46 @@ def write_genotype_json(genotype: Genotype) -> str:
     )
 
 
+_OBJECT = re.compile(r"""["']reduce["']\s*:|^\s*[\[(]{3}\s*["']""")  # fields, or a list
+
+
+def holds_genotype(text: str) -> bool:
+    """Whether `read_genotype` is to read a text, or JSON of blocks of such cells."""
+    return (_CALL.search(text) or _OBJECT.search(text)) is not None
+
+
 def read_genotype(text: str) -> Genotype:
     """Reads what `write_genotype` or `write_genotype_json` wrote, or DARTS itself.
 
-    Pairs may be nested by node, and fields given in order, as in the authors' code.
-    Ops are as the text has them.
+    A ``Genotype(...)`` is found within code and logs, as ``DARTS_V2 = Genotype(...)``
+    in the authors' genotypes.py.  Pairs may be nested by node, as in khanrc/pt.darts,
+    and fields given in order.  Ops are as the text has them.
 
     Raises:
-      ValueError: if the text is no genotype, if a cell has no two pairs a node, or if a
-        node takes the state of a later one.
+      ValueError: if the text is no genotype or holds different ones, if a node has not
+        two pairs, or if one takes the state of a later one.
 
     >>> cell = "[('skip_connect', 0), ('sep_conv_3x3', 1)]"
-    >>> read_genotype(f"Genotype(normal={cell}, reduce={cell})").normal
+    >>> read_genotype(f"BEST = Genotype(normal={cell}, reduce={cell})").normal
     (('skip_connect', 0), ('sep_conv_3x3', 1))
     >>> read_genotype(f"Genotype(normal={cell})")
     Traceback (most recent call last):
       ...
     ValueError: the Genotype lacks reduce
     """
-    fields = _json_fields(text) if text.lstrip().startswith("{") else _fields(text)
+    if not (calls := _calls(text)):
+        return _genotype(_object_fields(text))
+    found = [_genotype(_call_fields(call)) for _, call in calls]
+    if any(other != found[0] for other in found):
+        names = dict.fromkeys(name for name, _ in calls if name)
+        raise ValueError(
+            f"the text holds {len(calls)} Genotypes that differ"
+            f"{', ' * bool(names)}{', '.join(names)}; give one of them"
+        )
+    return found[0]
+
+
+def _genotype(fields: Mapping[str, Any]) -> Genotype:
     known = Genotype._fields
     if missing := [name for name in GENOTYPE_CELLS if name not in fields]:
         raise ValueError(f"the Genotype lacks {', '.join(missing)}")
@@ -197,48 +219,98 @@ def read_genotype(text: str) -> Genotype:
     found = {name: _pairs(name, fields[name]) for name in GENOTYPE_CELLS}
     for name, pairs in found.items():
         _check_states(name, pairs)
+    normal, reduce = map(len, found.values())
+    if normal != reduce:
+        raise ValueError(
+            f"cell 'normal' of the Genotype has {normal} edges and cell 'reduce'"
+            f" {reduce}; both must have as many"
+        )
     for name in known[1::2]:
-        found[name] = _concat(name, fields.get(name))
+        found[name] = _concat(name, fields.get(name), normal // 2 + 2)
     return Genotype(**found)
 
 
-def _json_fields(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not a JSON genotype: {text[:80]!r}") from error
+_CALL = re.compile(r"(?:(\w+)\s*=\s*)?(?:\w+\.)*\b(Genotype\s*\()")
 
 
-def _fields(text: str) -> dict[str, Any]:
+def _calls(text: str) -> list[tuple[str | None, str]]:
+    """Each ``Genotype(...)`` up to the bracket that closes it, and what it is named."""
+    calls = []
+    for match in _CALL.finditer(text):
+        begin, depth, end = match.start(2), 1, match.end()
+        while depth and end < len(text):
+            depth += (text[end] in "([{") - (text[end] in ")]}")
+            end += 1
+        calls.append((match[1], text[begin:end]))
+    return calls
+
+
+def _object_fields(text: str) -> Mapping[str, Any]:
+    """The fields of JSON, or of what Python prints of a dict or tuple of them."""
+    refusal = f"not a Genotype(...): {text[:80]!r}"
+    if text.lstrip()[:1] in ("{", "["):
+        refusal = f"not a JSON genotype: {text[:80]!r}"
     try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if call.func.id != "Genotype" or len(call.args) > len(Genotype._fields):
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        content = _parsed(text, _literal, refusal)
+    if isinstance(content, list | tuple) and len(content) == len(Genotype._fields):
+        return dict(zip(Genotype._fields, content, strict=True))
+    if not isinstance(content, Mapping):
+        raise ValueError(refusal)
+    return content
+
+
+def _call_fields(call: str) -> dict[str, Any]:
+    def fields(node: ast.expr) -> dict[str, Any]:
+        if len(node.args) > len(Genotype._fields):
             raise ValueError
-        fields = dict(zip(Genotype._fields, map(_literal, call.args), strict=False))
-        return fields | {k.arg: _literal(k.value) for k in call.keywords}
+        given = dict(zip(Genotype._fields, map(_literal, node.args), strict=False))
+        return given | {k.arg: _literal(k.value) for k in node.keywords}
+
+    return _parsed(call, fields, f"not a Genotype(...): {call[:80]!r}")
+
+
+def _parsed(text: str, read: Callable[[ast.expr], Any], refusal: str) -> Any:
+    """What is read from the expression that the text is."""
+    try:
+        return read(ast.parse(text.strip(), mode="eval").body)
     except (
         *(SyntaxError, ValueError, AttributeError, TypeError),
         *(RecursionError, MemoryError, OverflowError),
     ) as error:
-        raise ValueError(f"not a Genotype(...): {text[:80]!r}") from error
+        raise ValueError(refusal) from error
 
 
 def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "range":
-        return range(*map(ast.literal_eval, node.args))
+    """A literal, in which there may be ranges and lists of them."""
+    if isinstance(node, ast.Dict):
+        keys = map(ast.literal_eval, node.keys)
+        return dict(zip(keys, map(_literal, node.values), strict=True))
+    if isinstance(node, ast.Call):
+        if node.func.id == "range":
+            return range(*map(ast.literal_eval, node.args))
+        if node.func.id in ("list", "tuple") and len(node.args) == 1:
+            return _literal(node.args[0])  # a range stays one: it may be no trap
     return ast.literal_eval(node)
 
 
 def _pairs(name: str, cell: Any) -> tuple[Pair, ...]:
     """The (op, state) pairs of a cell, which some codes nest by node."""
     try:
-        if cell and not isinstance(cell[0][0], str):
-            cell = list(itertools.chain.from_iterable(cell))
-        pairs = tuple((str(op), _state(state)) for op, state in cell)
+        nodes = cell if cell and not isinstance(cell[0][0], str) else ()
+        edges = itertools.chain.from_iterable(nodes) if nodes else cell
+        pairs = tuple((str(op), _state(state)) for op, state in edges)
     except (TypeError, ValueError, IndexError, KeyError) as error:
         raise ValueError(
             f"cell {name!r} of the Genotype must list pairs (op, state)"
         ) from error
+    for number, node in enumerate(nodes, start=2):
+        if len(node) != 2:
+            raise ValueError(
+                f"node {number} of cell {name!r} has {len(node)} edges; it must have"
+                " two"
+            )
     if not pairs or len(pairs) % 2:
         raise ValueError(
             f"cell {name!r} of the Genotype has {len(pairs)} edges; it must have two a"
@@ -256,15 +328,21 @@ def _check_states(name: str, pairs: Sequence[Pair]) -> None:
             )
 
 
-def _concat(name: str, states: Any) -> tuple[int, ...] | None:
+def _concat(name: str, states: Any, known: int) -> tuple[int, ...] | None:
     if states is None:
         return None
     try:
         if len(states) > _MOST_STATES:
             raise ValueError
-        return tuple(_state(state) for state in states)
+        listed = tuple(_state(state) for state in states)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} of the Genotype must list states") from error
+    if len(set(listed)) < len(listed) or not set(listed) <= set(range(known)):
+        raise ValueError(
+            f"{name} of the Genotype is {list(listed)}; it must list different ones of"
+            f" the states 0 to {known - 1}"
+        )
+    return listed
 
 
 def _state(value: Any) -> int:

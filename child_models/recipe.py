@@ -1,8 +1,8 @@
 """The recipe by which one network is trained and measured.
 
 It is that of DARTS (Liu et al. 2019, https://arxiv.org/abs/1806.09055, appendix A.2):
-Nesterov's SGD with a cosine rate, cutout, an auxiliary head, and drop-path that grows
-linearly from 0.  Every random draw comes from ``fold_in(key, step)``, so that a
+SGD with a cosine rate, cutout, an auxiliary head, and drop-path that grows linearly
+from 0, there by epoch.  Every random draw comes from ``fold_in(key, step)``, so that a
 training that was stopped goes on bit for bit.
 
 The network's choices are an argument: fixed ones make a program for one architecture,
@@ -26,6 +26,8 @@ from child_models.data.preprocess import preprocess
 from child_models.optimizer import cosine_restarts, nan_unless_finite, sgd
 from child_models.placement import Placement, placement
 from child_models.types import Dataset, Task
+
+GROWTHS = ("step", "epoch")  # of the probability of dropping a path
 
 
 @flax.struct.dataclass
@@ -89,6 +91,7 @@ def recipe(
     flip: bool = False,
     cutout: int = 0,
     drop_path: float = 0.0,
+    drop_path_by: str = "step",
     auxiliary_weight: float = 0.4,
     measure_batch: int = 96,
     place: Placement | None = None,
@@ -113,14 +116,20 @@ def recipe(
       pad: pixels of pad-and-crop augmentation; 0 for none.
       flip: whether training images are mirrored at random.
       cutout: side of the square cut out of training images; 0 for none.
-      drop_path: probability of dropping a path, reached linearly at the last step.
+      drop_path: probability of dropping a path, to which it grows linearly from 0.
+      drop_path_by: "step": it is reached at the last step, as in NASNet; "epoch": that
+        of an epoch, from 0, is ``drop_path * epoch / epochs``, as in DARTS.
       auxiliary_weight: of the auxiliary head's loss, where the network has one.
       measure_batch: images that `Recipe.measure` takes at once, at most.
       place: splits batches over devices; None for one device.
 
     Raises:
-      ValueError: on a number out of range.
+      ValueError: on a number out of range, or an unknown name.
     """
+    if drop_path_by not in GROWTHS:
+        raise ValueError(
+            f"drop_path_by is {drop_path_by!r}; known: {', '.join(GROWTHS)}"
+        )
     steps = epochs * batches.per_epoch
     period = restart_epochs * batches.per_epoch or steps
     factor = restart_factor if restart_epochs else 1
@@ -167,6 +176,11 @@ def recipe(
         accuracy = task.metric(logits, labels).mean()
         return loss, (new.get("batch_stats", {}), accuracy)
 
+    def grown(step):
+        if drop_path_by == "epoch":
+            return step // batches.per_epoch / epochs
+        return step / max(steps - 1, 1)
+
     def one_step(state, split, choices, rate):
         """The next state, and {"loss", "accuracy"} of the batch that led to it."""
         augment_key, dropout_key = jax.random.split(
@@ -177,7 +191,7 @@ def recipe(
         images = place.split(augment(augment_key, scale(split.images[indices])))
         labels = split.labels[indices]
         # A drop-path of zero is static, so that it costs nothing.
-        drop = drop_path * state.step / max(steps - 1, 1) if drop_path else 0.0
+        drop = drop_path * grown(state.step) if drop_path else 0.0
         gradient = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (batch_stats, accuracy)), grads = gradient(
             state.params, state.batch_stats, choices, images, labels, dropout_key, drop

@@ -59,6 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
         weight_decay=3e-4,
         clip_norm=5.0,
         drop_path=0.2,
+        drop_path_by="epoch",
         auxiliary_weight=0.4,
         pad=4,
         flip=True,

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from child_models.data import image_shape
-from child_models.genotype import read_genotype
+from child_models.genotype import holds_genotype, read_genotype
 from child_models.spaces import PUBLISHED, SPACES
+from child_models.spaces.amoeba_cell import OPS as AMOEBA_OPS
+from child_models.spaces.darts_ops import OPS as DARTS_OPS
 from child_models.spaces.darts_spec import darts_arguments
 from child_models.spaces.enas_text import micro_holds
 from controller.spec import Spec
@@ -186,10 +188,10 @@ def _guess(text: str) -> dict[str, dict[str, Any]]:
     """The spaces that a text may belong to, and its sizes (of nodes) in each."""
     if text.lstrip().startswith("|") and "~" in text:
         return {"nasbench201": {}}
-    if text.lstrip().startswith("Genotype"):
-        return _guess_genotype(text)
     if text.lstrip().startswith("{"):
         return _guess_json(text)
+    if holds_genotype(text):
+        return _guess_genotype(text)
     if re.fullmatch(r"(\s|\||k\d+e\d+|zero)+", text):
         return {"mobile": {}}
     if not re.fullmatch(r"[\d\s,|\[\]()]+", text):
@@ -216,7 +218,7 @@ def _guess_json(text: str) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(text)
     except ValueError:
-        return {}
+        return _guess_genotype(text) if holds_genotype(text) else {}
     if "layers" in content:
         return {"large_scale": {}}
     if _is_genotype(content):
@@ -236,12 +238,17 @@ def _guess_json(text: str) -> dict[str, dict[str, Any]]:
 
 
 def _is_genotype(content: Mapping[str, Any]) -> bool:
-    """Whether cells list (op, state) pairs, and not blocks of two of them."""
+    """Whether cells list (op, state) pairs, and not blocks of two of them.
+
+    Pairs nested by node look like blocks of the AmoebaNet space: its ops are others.
+    """
     normal = content.get("normal")
     if not isinstance(normal, list) or not normal:
         return False
     is_pair = isinstance(normal[0], list) and [*map(type, normal[0])] == [str, int]
-    return is_pair or "normal_concat" in content
+    text, foreign = json.dumps(content), set(DARTS_OPS) - set(AMOEBA_OPS)
+    named = any(f'"{op}"' in text for op in foreign)
+    return is_pair or "normal_concat" in content or named
 
 
 def _by_length(count: int) -> dict[str, dict[str, int]]:

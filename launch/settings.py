@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from child_models.recipe import GROWTHS
 from launch.command import UserError
 
 # Keys that may differ when a search goes on in its workdir.
@@ -120,7 +121,9 @@ class Retrain:
       pad: pixels of pad-and-crop augmentation.
       flip: whether images are mirrored at random.
       cutout: side of the square that is cut out of training images; 0 for none.
-      drop_path: probability of dropping a path, reached linearly at the end.
+      drop_path: probability of dropping a path, to which it grows linearly from 0.
+      drop_path_by: "step", reached at the last step; "epoch", as in DARTS,
+        ``drop_path * epoch / epochs``.
       auxiliary_weight: of the auxiliary head's loss, where the final form has one.
       label_smoothing: share of a label's mass that is spread over all classes.
     """
@@ -140,6 +143,7 @@ class Retrain:
     flip: bool = False
     cutout: int = 0
     drop_path: float = 0.0
+    drop_path_by: str = "step"
     auxiliary_weight: float = 0.4
     label_smoothing: float = 0.0
 
@@ -149,6 +153,10 @@ class Retrain:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; it must be 1 or more"
                 )
+        if self.drop_path_by not in GROWTHS:
+            raise ValueError(
+                f"drop_path_by is {self.drop_path_by!r}; known: {', '.join(GROWTHS)}"
+            )
         for name in ("drop_path", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(

@@ -44,6 +44,7 @@ def shared_weights(
     restart_epochs: int = 10,
     restart_factor: int = 2,
     momentum: float = 0.9,
+    nesterov: bool = True,
     weight_decay: float = 1e-4,
     clip_norm: float | None = 5.0,
     unsampled: str = "frozen",
@@ -72,7 +73,8 @@ def shared_weights(
       min_learning_rate: its floor.
       restart_epochs: first period, in epochs of the train split.
       restart_factor: each period is this many times as long as the one before.
-      momentum: of Nesterov's SGD.
+      momentum: of SGD.
+      nesterov: whether SGD looks ahead.
       weight_decay: L2 coefficient.
       clip_norm: largest global norm of the gradient, or None.
       unsampled: "frozen" or "decay", what happens to weights a step did not sample.
@@ -112,6 +114,7 @@ def shared_weights(
     optimizer = sgd(
         cosine_restarts(learning_rate, min_learning_rate, period, restart_factor),
         momentum=momentum,
+        nesterov=nesterov,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         unsampled=unsampled,

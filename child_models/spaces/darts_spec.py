@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,9 +49,11 @@ class TwoInputs(Rule):
 
     Attributes:
       none: the number of the choice "none", of every decision.
+      inputs: how many edges of a node are present.
     """
 
     none: int
+    inputs: ClassVar[int] = INPUTS
 
     def legal(self, spec: DecisionSpec, prefix: jax.Array, t: jax.Array) -> jax.Array:
         present, left = self._progress(spec, prefix, t)
@@ -91,49 +93,6 @@ class TwoInputs(Rule):
             chosen.append(jnp.where(is_kept, best[first : first + fan], self.none))
             first += fan
         return jnp.concatenate(chosen).astype(jnp.int32)
-
-    def mode(self, spec: DecisionSpec, log_probs: Any) -> jax.Array:
-        """int32[T]: the vector of the highest probability, exactly.
-
-        What an edge may take depends on how many of its node's are present before it,
-        so that one best prefix for each such number is all there is to remember.
-
-        Args:
-          spec: of the space.
-          log_probs: ``(prefix int32[T], t) -> float[V]``, -inf where it is illegal;
-            of decisions about other nodes it reads nothing.
-        """
-        counts, ends = INPUTS + 1, np.cumsum(_fans(spec)) - 1
-        last = np.zeros(spec.length, bool)
-        last[ends] = True
-
-        def step(carry, inputs):
-            (scores, prefixes), (t, is_last) = carry, inputs
-            rows = jax.vmap(log_probs, (0, None))(prefixes, t)
-            rows = jnp.where(jnp.isfinite(scores)[:, None], rows, -jnp.inf)
-            absent = scores + rows[:, self.none]
-            rows = rows.at[:, self.none].set(-jnp.inf)
-            present = jnp.roll(scores + rows.max(axis=1), 1).at[0].set(-jnp.inf)
-            taken = (
-                jnp.roll(prefixes, 1, axis=0)
-                .at[:, t]
-                .set(jnp.roll(jnp.argmax(rows, axis=1), 1))
-            )
-            more = present > absent
-            scores = jnp.where(more, present, absent)
-            left_out = prefixes.at[:, t].set(self.none)
-            prefixes = jnp.where(more[:, None], taken, left_out)
-            # The next node begins with what is best of this one.
-            fresh = jnp.full(counts, -jnp.inf).at[0].set(scores[INPUTS])
-            whole = jnp.broadcast_to(prefixes[INPUTS][None], prefixes.shape)
-            scores = jnp.where(is_last, fresh, scores)
-            return (scores, jnp.where(is_last, whole, prefixes)), None
-
-        scores = jnp.full(counts, -jnp.inf).at[0].set(0.0)
-        prefixes = jnp.zeros((counts, spec.length), jnp.int32)
-        steps = (jnp.arange(spec.length), jnp.asarray(last))
-        (_, prefixes), _ = jax.lax.scan(step, (scores, prefixes), steps)
-        return prefixes[0]
 
     def _progress(self, spec, prefix, t):
         """Present edges of decision t's node before it; its edges from t on."""

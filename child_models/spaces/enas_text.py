@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from child_models.genotype import (
     GENOTYPE_CELLS,
     Genotype,
+    holds_genotype,
     read_genotype,
     write_genotype,
 )
@@ -50,10 +51,10 @@ def _decode_macro(spec: DecisionSpec, text: str) -> Sequence[int]:
 
 
 def _decode_micro(spec: DecisionSpec, text: str) -> Sequence[int]:
+    if holds_genotype(text):
+        return _decode_genotype(spec, text)
     if text.lstrip().startswith("{"):
         return JSON_CODEC.decode(spec, text)
-    if text.lstrip().startswith("Genotype"):
-        return _decode_genotype(spec, text)
     return _counted(spec, parse_numbers(text), "input and op in turn, normal first")
 
 

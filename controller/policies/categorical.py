@@ -58,10 +58,6 @@ def categorical_policy(spec: DecisionSpec, *, init_scale: float = 1e-3) -> Polic
         return Evaluation(taken.sum(), entropy, jnp.float32(0))
 
     def greedy(logits):
-        # The most probable vector itself, of independent decisions and where a rule
-        # knows how to find it; else each choice in turn.
-        if hasattr(spec.rule, "mode"):
-            return spec.rule.mode(spec, lambda prefix, t: masked(logits, prefix, t))
         return walk(logits, lambda row, t: jnp.argmax(row))[0]
 
     return Policy(

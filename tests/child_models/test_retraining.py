@@ -97,6 +97,20 @@ def test_the_first_loss_counts_the_auxiliary_head(toy):
     assert float(metrics["loss"]) == pytest.approx(1.4 * math.log(3), rel=1e-6)
 
 
+def test_drop_path_rises_by_epoch_as_in_darts():
+    """Epoch e of E has the probability p e / E: 0 in the first, never p."""
+    toy = Compiled(learning_rate=0.5, drop_path=0.3, drop_path_by="epoch")
+    state, found = toy.start(), []
+    for _ in range(STEPS):
+        state = toy.run(state, 1)[0]
+        found.append(float(state.batch_stats["drop_path"]))
+    per_epoch = STEPS // EPOCHS
+    wanted = [0.3 * epoch / EPOCHS for epoch in range(EPOCHS) for _ in range(per_epoch)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match="drop_path_by is 'day'; known: step, epoch"):
+        build(drop_path_by="day")
+
+
 def test_drop_path_rises_linearly_to_its_value(toy):
     state = toy.start()
     assert float(state.batch_stats["drop_path"]) == 0

@@ -1,14 +1,12 @@
 """PARSEC's estimate against the exact evidence of a space that can be enumerated."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from child_models.spaces import SPACES
 from controller.policies.categorical import categorical_policy
 from controller.spec import Decision, DecisionSpec, Distinct
 from controller.strategies.differentiable.parsec import importance, parsec
@@ -135,23 +133,3 @@ def test_entropy_falls_to_zero_where_one_architecture_explains_the_data(best):
     np.testing.assert_array_equal(
         strategy.best(jax.random.key(2), state, 1), jnp.array([best])
     )
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_mode_in_the_space_of_darts_is_the_most_probable_cell(seed):
-    """Edge by edge, the last edges of a node would be taken nearly always."""
-    spec = SPACES["darts"](
-        classes=10, nodes=3, ops=("skip_connect", "sep_conv_3x3")
-    ).spec
-    policy = categorical_policy(spec)
-    logits = jax.random.normal(jax.random.key(seed), (spec.length, spec.max_choices))
-    nodes = []
-    for fan in (2, 3, 4):
-        of_node = itertools.product(range(3), repeat=fan)
-        nodes.append([row for row in of_node if fan - row.count(spec.rule.none) == 2])
-    normal = [a + b + c for a, b, c in itertools.product(*nodes)]
-    rows = jnp.array([cell + normal[0] for cell in normal])
-    log_prob = jax.jit(policy.evaluate)(logits, rows).log_prob
-    mode = jax.jit(policy.greedy)(logits)
-    assert spec.is_legal(mode)
-    np.testing.assert_array_equal(mode[:9], rows[jnp.argmax(log_prob)][:9])

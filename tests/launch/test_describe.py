@@ -158,9 +158,34 @@ def test_a_darts_genotype_has_the_sizes_of_its_paper_as_text_and_as_json():
         assert described(write_genotype_json(found), **small) == expected
     in_order = f"Genotype({V2_NORMAL}, {concat}, {V2_REDUCE}, {concat})"
     assert described(in_order, **small) == expected
+    nested = {  # by node, as in khanrc/pt.darts
+        name: [pairs[i : i + 2] for i in range(0, 8, 2)]
+        for name, pairs in (("normal", genotype.normal), ("reduce", genotype.reduce))
+    }
+    for pasted in (f"DARTS_V2 = {text}", f"genotype = {text}", str(nested)):
+        assert described(pasted, **small) == expected
+    assert described(json.dumps(nested), **small) == expected
+    assert described(json.dumps(genotype), **small) == expected
     subject = find(text, None, {})
     sizes = {**subject.options, "classes": subject.classes}
     assert sizes == PUBLISHED["DARTS_V2"].arguments
+
+
+def test_a_module_of_genotypes_is_read_if_it_names_one(tmp_path):
+    cell = "[('dil_conv_3x3', 0), ('skip_connect', 1)]"
+    one = f"ONE = Genotype(normal={cell}, reduce={cell})\n"
+    (tmp_path / "genotypes.py").write_text(f"import x\n{one}BEST = ONE\n")
+    small = {"channels": 2, "cells": 1}
+    found = described(str(tmp_path / "genotypes.py"), **small)
+    assert found == described(one, **small)
+    (tmp_path / "genotypes.py").write_text(one + one.replace("ONE", "TWO", 1))
+    assert described(str(tmp_path / "genotypes.py"), **small) == found
+    two = one.replace("ONE", "TWO").replace("dil_conv_3x3", "max_pool_3x3", 1)
+    (tmp_path / "genotypes.py").write_text(one + two)
+    with pytest.raises(
+        UserError, match="holds 2 Genotypes that differ, ONE, TWO; give"
+    ):
+        described(str(tmp_path / "genotypes.py"))
 
 
 def test_genotypes_of_other_cells_are_darts_s_or_enas_s():
@@ -174,6 +199,9 @@ def test_genotypes_of_other_cells_are_darts_s_or_enas_s():
     )
     assert find(micro, None, {}).space == "enas_micro"
     assert find(micro.replace("[1, 2]", "[2]"), None, {}).space == "darts"
+    as_json = write_genotype_json(read_genotype(micro))
+    for text in (micro, f"ENAS = {micro}", as_json):
+        assert described(text, **SMALL)["decisions"] == [0, 4, 0, 0, 0, 4, 1, 2]
     with pytest.raises(UserError, match="--arch: op 'conv' of cell 'normal' must be"):
         described(micro.replace("sep_conv_3x3", "conv"))
     with pytest.raises(UserError, match="--arch: node 2 of cell 'normal' takes"):

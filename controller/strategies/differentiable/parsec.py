@@ -9,14 +9,16 @@ labels under architecture a, and K samples a_k ~ pi,
 The evaluator's reward is to be the negative mean loss, ``reward="negative_loss"``, and
 ``shared_weights`` trains weights by the same estimate, with ``architectures_per_step``
 and ``likelihood_temperature``.  The paper's likelihood is the product over a batch of S
-images, a temperature of 1 / S.  In the paper a node draws two (state, op) pairs; in
-the space ``darts`` here an edge draws its op or "none", and two of a node are present.
+images, a temperature of 1 / S.  As in the paper a node of the space ``darts`` draws two
+(state, op) pairs: two different states, each with an op, see
+`controller.policies.inputs`.  Elsewhere a categorical distribution is one decision's.
 """
 
 import jax
 import jax.numpy as jnp
 
 from controller.policies.categorical import categorical_policy
+from controller.policies.inputs import decides_presence, input_policy
 from controller.spec import DecisionSpec
 from controller.strategies.policy_gradient import Baseline, policy_gradient
 from controller.types import Strategy
@@ -35,8 +37,8 @@ def parsec(
 ) -> Strategy:
     """Builds the strategy; its first candidate is the mode of the distribution.
 
-    Where a rule ties decisions together and cannot tell the mode (those of DARTS's
-    space can), it is the most probable choice of each decision in turn.
+    Where another rule than that of DARTS's space ties decisions together, it is the
+    most probable choice of each decision in turn.
 
     Args:
       spec: of the space.
@@ -61,8 +63,9 @@ def parsec(
     def surrogate(log_prob, log_prob_old, advantage, valid):
         return -jnp.sum(importance(advantage / temperature, valid) * log_prob)
 
+    policy = input_policy if decides_presence(spec) else categorical_policy
     return policy_gradient(
-        categorical_policy(spec, init_scale=init_scale),
+        policy(spec, init_scale=init_scale),
         surrogate,
         learning_rate=learning_rate,
         baseline=Baseline(0.95, False, None),  # softmax does not see it

@@ -94,13 +94,15 @@ def test_unsampled_weights_and_their_momentum_stay(frozen):
             np.testing.assert_array_equal(a, b)
 
 
-def test_unsampled_weights_decay_where_asked():
-    evaluator = build(unsampled="decay", learning_rate=0.1)
+@pytest.mark.parametrize("nesterov, factor", [(True, 1.9), (False, 1.0)])
+def test_unsampled_weights_decay_where_asked(nesterov, factor):
+    evaluator = build(unsampled="decay", learning_rate=0.1, nesterov=nesterov)
     improve, state = compiled(evaluator)
     new, _ = improve(jax.random.key(1), state, evaluator.data, jnp.array(SKIPS))
     kernel, decayed = (branch_leaves(s.params, 3)[0] for s in (state, new))
-    # Nesterov's first step is (1 + momentum) times the decay.
-    np.testing.assert_allclose(decayed, kernel * (1 - 0.1 * 1.9 * 0.01), rtol=1e-5)
+    # Nesterov's first step is (1 + momentum) times the decay, another's the decay.
+    wanted = kernel * (1 - 0.1 * factor * 0.01)
+    np.testing.assert_allclose(decayed, wanted, rtol=1e-5)
 
 
 def test_score_is_the_mean_over_the_whole_validation_split(frozen):

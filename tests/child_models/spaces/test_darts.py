@@ -4,6 +4,7 @@ That the bindings of the search form agree is tested with those of the other spa
 """
 
 import itertools
+import json
 import math
 
 import flax.linen as nn
@@ -209,6 +210,68 @@ def test_text_round_trips_as_a_genotype_and_as_json():
         assert FOUR.decode(FOUR.encode(decisions)) == decisions
 
 
+V2_NESTED = (  # as khanrc/pt.darts prints it
+    "Genotype(\n    normal=[[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)],\n"
+    "            [('sep_conv_3x3', 0), ('sep_conv_3x3', 1)],\n"
+    "            [('sep_conv_3x3', 1), ('skip_connect', 0)],\n"
+    "            [('skip_connect', 0), ('dil_conv_3x3', 2)]],\n"
+    "    normal_concat=range(2, 6),\n"
+    "    reduce=[[('max_pool_3x3', 0), ('max_pool_3x3', 1)],\n"
+    "            [('skip_connect', 2), ('max_pool_3x3', 1)],\n"
+    "            [('max_pool_3x3', 0), ('skip_connect', 2)],\n"
+    "            [('skip_connect', 2), ('max_pool_3x3', 1)]],\n"
+    "    reduce_concat=range(2, 6))"
+)
+CODE = (
+    "from collections import namedtuple\n\n"
+    "Genotype = namedtuple('Genotype', 'normal normal_concat reduce reduce_concat')\n"
+    f"\nDARTS_V2 = {V2}  # (2.76 %\n\nDARTS = DARTS_V2\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"DARTS_V2 = {V2}",
+        f"DARTS_V2 = {V2_NESTED}\n",
+        f"2019-12-30 20:37:55,624 genotype = {V2}",
+        f"best: gt.{V2};",
+        CODE,
+        f"{V2}\n{V2_NESTED}",
+        V2.replace("range(2, 6)", "list(range(2, 6))"),
+        V2.replace("=[(", " = [\n  (")
+        .replace("), (", "),\n  (")
+        .replace(")]", "),\n]"),
+        repr({k: getattr(read_genotype(V2), k) for k in ("normal", "reduce")}),
+        json.dumps(read_genotype(V2)),
+        repr(tuple(read_genotype(V2_NESTED))),
+    ],
+    ids=[
+        "named",
+        "nested",
+        "log",
+        "module",
+        "code",
+        "twice",
+        "list",
+        "lines",
+        "dict",
+        "list-json",
+        "tuple",
+    ],
+)
+def test_published_forms_of_one_cell_are_read(text):
+    assert FOUR.decode(text) == FOUR.decode(V2)
+
+
+def test_nested_pairs_are_read_from_json_too():
+    found = read_genotype(V2)._asdict()
+    for name in ("normal", "reduce"):
+        pairs = found[name]
+        found[name] = list(zip(pairs[0::2], pairs[1::2], strict=True))
+    assert FOUR.decode(json.dumps(found)) == FOUR.decode(V2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -246,6 +309,39 @@ def test_text_round_trips_as_a_genotype_and_as_json():
             f"Genotype(normal={PAIR[:-1]}] * 2, reduce={PAIR})",
             "not a Genotype",
         ),
+        (
+            f"Genotype(normal={PAIR}, reduce=[*{PAIR}])",
+            "not a Genotype",
+        ),
+        (f"Genotype(normal={PAIR}, reduce={PAIR[:-1]}", "not a Genotype"),
+        (
+            f"Genotype(normal=[[('skip_connect', 0)] , {PAIR}], reduce={PAIR})",
+            "node 2 of cell 'normal' has 1 edges; it must have two",
+        ),
+        (
+            f"Genotype(normal={PAIR}, reduce={PAIR[:-1]}, *{PAIR}])",
+            "not a Genotype",
+        ),
+        (
+            f"Genotype(normal={PAIR}, reduce=[{PAIR}, {PAIR}])",
+            "'normal' of the Genotype has 2 edges and cell 'reduce' 4; both must",
+        ),
+        (
+            f"Genotype(normal={PAIR}, normal_concat=[2, 3], reduce={PAIR})",
+            r"normal_concat of the Genotype is \[2, 3\]; .* the states 0 to 2",
+        ),
+        (
+            f"A = Genotype(normal={PAIR}, reduce={PAIR})\n"
+            f"B = Genotype(normal={PAIR}, reduce={PAIR.replace('skip', 'other')})",
+            "the text holds 2 Genotypes that differ, A, B; give one of them",
+        ),
+        (f"DARTS = Genotype(normal={PAIR})", "the Genotype lacks reduce"),
+        (
+            f"x = Genotype(normal={PAIR}, reduce={PAIR.replace('skip_', 'x_')})",
+            "op 'x_connect' of cell 'reduce' must be one of: max_pool_3x3",
+        ),
+        (f"[{PAIR}, [2], {PAIR}]", "not a JSON genotype"),
+        ("[[['a', 0], [0], 3, 4], 2", "not a JSON genotype"),
         (
             f"Genotype(normal={PAIR}, reduce=[('skip_connect', 0), ('none', 2)])",
             "node 2 of cell 'reduce' takes 'none' of state 2; .* states 0 to 1",
@@ -369,7 +465,11 @@ def expected_cost(genotype, channels, cells, classes, side=32, stem="cifar", col
 
 @pytest.mark.parametrize(
     ("name", "params"),
-    [("DARTS_V2", 3_349_342), ("PC_DARTS_cifar", 3_634_678)],
+    [
+        ("DARTS_V2", 3_349_342),
+        ("PC_DARTS_cifar", 3_634_678),
+        ("PDARTS", 3_433_798),  # chenxin061/pdarts, issue 7
+    ],
 )
 def test_published_networks_have_their_published_size(name, params):
     known = PUBLISHED[name]
@@ -393,6 +493,30 @@ def test_published_cells_cost_what_their_ops_do(name):
     space = darts(**(known.arguments | sizes | {"stem": "cifar"}))
     genotype = read_genotype(space.spec.encode(known.decisions))
     assert counted(space, known.decisions) == expected_cost(genotype, 6, 4, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize(
+    ("channels", "cells", "stem", "side", "classes"),
+    [
+        (36, 20, "cifar", 32, 10),
+        (48, 14, "imagenet", 224, 1000),
+        (16, 8, "cifar", 32, 100),
+        (10, 11, "cifar", 28, 10),
+        (4, 3, "cifar", 32, 10),
+        (6, 2, "imagenet", 160, 5),
+    ],
+)
+def test_published_cells_cost_that_at_every_size(
+    name, channels, cells, stem, side, classes
+):
+    known = PUBLISHED[name]
+    sizes = {"channels": channels, "cells": cells, "stem": stem, "classes": classes}
+    space = darts(**(known.arguments | sizes))
+    genotype = read_genotype(space.spec.encode(known.decisions))
+    found = counted(space, known.decisions, (side, side, 3))
+    assert found == expected_cost(genotype, side=side, **sizes)
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])

@@ -25,8 +25,8 @@ def memory(options: Options) -> Iterator[Row]:
     """Yields for each space a sampled step beside the largest of n children alone.
 
     Then, of the spaces that have them: the relaxed step beside the sampled one, whose
-    number of live ops is no part of the program; bfloat16 and rematerialisation beside
-    float32 without it.
+    number of live ops is no part of the program; bfloat16 beside float32, and with
+    rematerialisation beside without, or the other way round where the space has it.
     """
     for name in options.spaces:
         case = setting(name)
@@ -45,13 +45,15 @@ def memory(options: Options) -> Iterator[Row]:
             note = "beside the sampled step; the same for every number of live ops"
             yield _row(f"{name}: relaxed step", relaxed, sampled, note)
         known = inspect.signature(SPACES[name]).parameters
-        for key, value in (("dtype", "bfloat16"), ("remat", True)):
+        for key in ("dtype", "remat"):
             if key in known:
+                usual = known[key].default
+                value = "bfloat16" if key == "dtype" else not usual
                 case = setting(name, **{key: value})
                 params = shared_variables(case)["params"]
                 used, _ = temporary(case, params, jnp.asarray(drawn[0]))
                 title = f"{name}: sampled step, {key}={value}"
-                yield _row(title, used, sampled, "beside that without")
+                yield _row(title, used, sampled, f"beside {key}={usual}")
 
 
 def _row(name: str, ours: int, reference: int, note: str) -> Row:

@@ -1,0 +1,33 @@
+"""P-DARTS on the NAS-Bench-201 cell, for CPU; a found cell has a known accuracy.
+
+    python -m launch.search --config=configs/p_darts_nasbench201_cifar10.py \
+        --config.data.name=npz:cifar10_small.npz --workdir=runs/p_darts_nb201
+
+What avoids the collapse of `darts_nasbench201_cifar10`, whose network and steps it has:
+ops are dropped in three stages, "none" last of all, and at most two skips are derived.
+Hours: 0.3 on a CPU core.
+Expected: see the README.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, darts_nasbench201_cifar10
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The config; see `common` for the argument."""
+    config = darts_nasbench201_cifar10.get_config()
+    config.strategy = ConfigDict(
+        {
+            "name": "p_darts",
+            "drops": (1, 1),
+            "stage_rounds": 6,
+            "rest_rounds": 2,
+            "learning_rate": 3e-2,
+            "weight_decay": 0.0,
+        }
+    )
+    config.evaluator.restart_epochs = 6
+    config.train.rounds = 18
+    smoke = {"space": {"channels": 4, "cells": 1}}
+    return common.vary(config, arg, smoke)

@@ -252,7 +252,7 @@ def test_input_choices_are_padded_to_all_states(tiny):
     weights = tiny.spec.one_hot(jnp.zeros(20, jnp.int32))
     live = jax.tree.map(jnp.ones_like, weights)
     blocks = tiny.bind({"weights": weights, "live": live})["normal"]
-    _, stacked = _numbered(blocks)
+    _, stacked, _ = _numbered(blocks)
     assert stacked.inputs[0].weight.shape == (2, 4)
     assert not stacked.inputs[0].live[0, 2:].any()
 

@@ -65,11 +65,13 @@ class Runner(NamedTuple):
       run: ``(key, evaluator state, Proposal) -> (evaluator state, Trial, reason)``; the
         trial is on the host.  A child that fails is not valid, of a reason.
       score: ``(evaluator state, decisions) -> float``; NaN where the child failed.
+      left: `Evaluator.left`.
     """
 
     prepare: Callable[[Any, Proposal], None]
     run: Callable[[Key, Any, Proposal], tuple[Any, Trial, str | None]]
     score: Callable[[Any, Any], float]
+    left: Callable[[Any], Any] | None = None
 
 
 def runner(evaluator: Evaluator) -> Runner:
@@ -133,6 +135,7 @@ def _by_itself(evaluator: Evaluator) -> Runner:
         lambda state, proposal: None,
         run,
         lambda state, decisions: float(evaluator.score(state, data, decisions)),
+        evaluator.left,
     )
 
 

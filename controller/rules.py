@@ -6,6 +6,7 @@ Shapes: T decisions, V the largest number of choices of any of them.
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import jax
@@ -14,6 +15,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     from controller.spec import DecisionSpec
+
+
+_PREFIXES = 1024  # that are extended at once
 
 
 class Rule(Protocol):
@@ -58,6 +62,30 @@ def greedy(spec: "DecisionSpec", table: jax.Array) -> jax.Array:
 
     start = jnp.zeros(spec.length, jnp.int32)
     return jax.lax.scan(step, start, jnp.arange(spec.length))[0]
+
+
+def enumerated(spec: "DecisionSpec") -> Iterator[tuple[int, ...]]:
+    """Yields every vector that the rule allows, in lexicographic order.
+
+    Prefixes grow by one decision, many at a time, the first ones first.
+    """
+
+    @jax.jit
+    def masks(prefixes, t):
+        return jax.vmap(spec.legal, in_axes=(0, None))(prefixes, t)
+
+    waiting = [(0, np.zeros((1, spec.length), np.int32))]  # the last one is next
+    while waiting:
+        t, rows = waiting.pop()
+        if t == spec.length:
+            yield from map(tuple, rows.tolist())
+            continue
+        padded = np.pad(rows, ((0, _PREFIXES - len(rows)), (0, 0)))  # compiled once
+        row, choice = np.nonzero(np.asarray(masks(padded, t))[: len(rows)])
+        longer = rows[row]
+        longer[:, t] = choice
+        parts = np.split(longer, range(_PREFIXES, len(longer), _PREFIXES))
+        waiting += [(t + 1, part) for part in reversed(parts)]
 
 
 @dataclasses.dataclass(frozen=True)

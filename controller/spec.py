@@ -26,7 +26,7 @@ from controller.graph_spec import GraphSpec
 from controller.rules import Distinct as Distinct
 from controller.rules import FirstNodes as FirstNodes
 from controller.rules import Rule as Rule
-from controller.rules import greedy
+from controller.rules import enumerated, greedy
 
 
 class Decision(NamedTuple):
@@ -124,12 +124,10 @@ class DecisionSpec:
         )
 
     def enumerate(self) -> Iterator[tuple[int, ...]]:
-        """Yields every legal decision vector; for small spaces."""
-        for decisions in itertools.product(*map(range, self.num_choices)):
-            if self.rule is None or bool(
-                self.is_legal(np.asarray(decisions, np.int32))
-            ):
-                yield decisions
+        """Every legal decision vector, in lexicographic order; for small spaces."""
+        if self.rule is None:
+            return itertools.product(*map(range, self.num_choices))
+        return enumerated(self)
 
     # ---- legality -------------------------------------------------------------------
 

@@ -150,7 +150,11 @@ class Evaluator(NamedTuple):
       execution: where its trials run.
       keep: ``(state, trials) -> state``, forgets the weights of all other trials; None
         for an evaluator of weights that no child inherits.  One that has it is not
-        traceable.
+        traceable, has `left` and `adopt` too, and needs of the weights those of the
+        parents only.
+      left: ``(state) -> Any``, the weights that the last trial left; None for none.
+      adopt: ``(state, weights) -> state`` after one more trial, which left them where
+        it ran.
       gradients: whether trials of relaxed proposals hold d loss / d relaxed weights.
       score_key: ``(state) -> key``: `score` is the reward of a trial of `evaluate` with
         this key, NaN where it is not valid, so that one program serves both; None where
@@ -165,6 +169,8 @@ class Evaluator(NamedTuple):
     invalid: str = "its loss is not finite"
     execution: Execution = Execution()
     keep: Callable[[Any, Any], Any] | None = None
+    left: Callable[[Any], Any] | None = None
+    adopt: Callable[[Any, Any], Any] | None = None
     gradients: bool = False
     score_key: Callable[[Any], Key] | None = None
 

@@ -320,7 +320,7 @@ def build_executor(
 
 def _runner(config: Mapping[str, Any], dataset: Dataset) -> Runner:
     """The trials of a config, in a process of Ray's."""
-    here = {**config["evaluator"], **Execution()._asdict()}
+    here = {**config["evaluator"], **Execution("local")._asdict()}
     config = resolve({**config, "evaluator": here, "objective": {}})
     prepare_jax(config)
     return runner(build(config, dataset).evaluator)

@@ -5,8 +5,10 @@ Saving is asynchronous, from a copy on the host.  Each checkpoint carries a chec
 Of several processes each has its own, or none: Orbax waits for no other.
 """
 
+import errno
 import itertools
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from etils import epath
 
 from launch.command import UserError
 
+_FILES = 2**18  # bytes that a checkpoint takes beside its arrays, at most
 _OTHER = "was written by another version of this program; take another workdir"
 
 
@@ -72,10 +75,14 @@ class Checkpoints:
           step: names the checkpoint; grows.
           state: pytree of arrays, with typed keys or not.
           progress: what the host keeps beside it, as JSON.
+
+        Raises:
+          OSError: if the disk has no room for it.
         """
         if step == self._manager.latest_step():
             return
         arrays = jax.tree.map(_to_host, state)
+        self._check_room(sum(array.nbytes for array in jax.tree.leaves(arrays)))
         host = {"progress": progress, "checksum": _checksum(arrays)}
         self._manager.save(
             step,
@@ -83,6 +90,14 @@ class Checkpoints:
                 state=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(host)
             ),
         )
+
+    def _check_room(self, size: int) -> None:
+        """Asks the disk first: Orbax would print pages where it is full."""
+        folder = os.fspath(self._folder)
+        if not os.path.isdir(folder):  # of a remote store
+            return
+        if shutil.disk_usage(folder).free < size + _FILES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk."""

@@ -41,12 +41,16 @@ def user_errors(where: str = "") -> Iterator[None]:
 
     Args:
       where: put before the message, e.g. ``"config.space"``.
+
+    A full disk is neither, and passes.
     """
     try:
         yield
     except UserError:
         raise
     except (ValueError, OSError) as error:
+        if _disk_is_full(error):
+            raise
         text = " ".join(str(error).split())
         raise UserError(f"{where}: {text}" if where else text) from error
 

@@ -29,7 +29,7 @@ from controller.execution import (
     nothing,
     rows_of,
 )
-from controller.types import Evaluator, Proposal
+from controller.types import Evaluator, Proposal, Trial
 from launch.command import UserError
 from launch.signals import handlers_kept
 
@@ -135,11 +135,17 @@ class _Tasks:
         """Begins the trials of a proposal, or lets them wait for a free worker."""
         rows = rows_of(jax.device_get(proposal))
         ticket = _Ticket([None] * len(rows), key, proposal)
-        state = jax.tree.map(_plain, state)
         for i, row in enumerate(rows):
-            self._waiting.append(_Work(ticket, i, ("run", _plain(key), state, row)))
+            arguments = ("run", _plain(key), self._sent(state, row.parent), row)
+            self._waiting.append(_Work(ticket, i, arguments))
         self._fill()
         return ticket
+
+    def _sent(self, state: Any, parents: Any = None) -> Any:
+        """What a worker needs of the evaluator's state: of weights the parents'."""
+        if self._evaluator.keep is not None:
+            state = self._evaluator.keep(state, [] if parents is None else parents)
+        return jax.tree.map(_plain, state)
 
     def _fill(self) -> None:
         """Begins as many as may run at once; first what a worker died of, once."""
@@ -185,21 +191,25 @@ class _Tasks:
             self._ray.wait(list(self._running), num_returns=1, timeout=left)
 
     def collect(self, state: Any, ticket: _Ticket) -> tuple[Any, Outcome]:
-        """The trials of a ticket; none of them changes the evaluator's state."""
+        """The trials of a ticket; the state gets the weights that they left."""
         parts = [
             self._result(task, state, ticket.key, row)
             for task, row in zip(ticket.tasks, rows_of(ticket.proposal), strict=True)
         ]
-        trials, reasons, workers = zip(*parts, strict=True)
+        trials, reasons, workers, weights = zip(*parts, strict=True)
+        if self._evaluator.adopt is not None:
+            state = functools.reduce(self._evaluator.adopt, weights, state)
         return state, Outcome(joined(ticket.proposal, trials), reasons, workers)
 
     def _result(self, task, state, key, row):
         try:
             return self._get(task)
         except _Died as died:
-            example = (key, state, self._evaluator.data, row)
-            _, like = jax.eval_shape(self._evaluator.evaluate, *example)
-            return nothing(like), str(died), None
+            like = Trial(None, np.zeros(1, np.float32), np.zeros(1, bool))
+            if self._evaluator.keep is None:  # it may be traced, and hold more
+                example = (key, state, self._evaluator.data, row)
+                _, like = jax.eval_shape(self._evaluator.evaluate, *example)
+            return nothing(like), str(died), None, None
 
     def score(self, state: Any, decisions: Any) -> float:
         """The score of one architecture, waited for."""
@@ -216,8 +226,8 @@ class _Tasks:
 
     def announce(self, state: Any, decisions: Sequence[Any]) -> None:
         """Begins to measure scores, or lets them wait for a free worker."""
-        state = jax.tree.map(_plain, state)
-        for row in np.asarray(decisions, np.int32):
+        state = self._sent(state)
+        for row in (np.asarray(row, np.int32) for row in decisions):  # of any length
             ticket = self._scores[row.tobytes()] = _Ticket([None])
             self._waiting.append(_Work(ticket, 0, ("score", state, row)))
         self._fill()
@@ -306,7 +316,7 @@ _runners: dict[str, Runner] = {}
 
 
 def _work(make, name, numerics, method, *arguments):
-    """One task: a trial, why it is not valid, and who ran it; or a score.
+    """One task: a trial, why it is not valid, who ran it, what it left; or a score.
 
     Args:
       make: builds the trials; `name` is its name.
@@ -319,12 +329,14 @@ def _work(make, name, numerics, method, *arguments):
             jax.config.update(setting, value)
         _runners.clear()
         _runners[name] = make()
-    run = getattr(_runners[name], method)
+    runner = _runners[name]
+    run = getattr(runner, method)
     found = run(*jax.tree.map(_typed, arguments, is_leaf=_is_plain_key))
     if method == "score":
         return found
-    _, trial, reason = found
-    return trial, reason, f"{socket.gethostname()}:{os.getpid()}"
+    state, trial, reason = found
+    weights = None if runner.left is None else runner.left(state)
+    return trial, reason, f"{socket.gethostname()}:{os.getpid()}", weights
 
 
 @dataclasses.dataclass(frozen=True)

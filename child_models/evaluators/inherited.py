@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from child_models.cost import count
 from child_models.evaluators.from_scratch import child_recipe
 from child_models.types import Dataset, Space, Task
-from controller.types import Evaluator, Execution, Trial, no_improvement
+from controller.types import Evaluator, Execution, Trial, execution, no_improvement
 
 PROGRAMS = 64  # compiled ones that are kept
 Variables = dict[str, Any]
@@ -83,6 +83,10 @@ def inherited(
     cutout: int = 0,
     max_macs: int | None = None,
     quick_compile: bool = False,
+    executor: str = "auto",
+    workers: int = 1,
+    order: str = "submission",
+    gpus: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Evaluator:
     """Builds the evaluator of a search in which children go on from their parents.
@@ -115,6 +119,8 @@ def inherited(
         A network beyond the machine's memory may end the process, not only the child.
       quick_compile: whether XLA optimises less, which halves the compilation and
         doubles the training of a small network on CPU.
+      executor, workers, order, gpus: where children train, see `execution`; they are
+        never compiled into the search.
       mesh: devices with an axis "data" that every batch is split over; None for one.
 
     Returns:
@@ -124,6 +130,7 @@ def inherited(
       ValueError: on a space without the fixed binding, a number out of range, or a
         batch larger than its split or not a multiple of the devices.
     """
+    where = _execution(executor, workers, order, gpus)
     if max_macs is not None and max_macs < 1:
         raise ValueError(f"max_macs is {max_macs}; it must be 1 or more")
     if not learning_rate > 0:
@@ -199,14 +206,12 @@ def inherited(
 
     def evaluate(key, state, data, proposal):
         decisions, parents = np.asarray(proposal.decisions), proposal.parent
-        weights, children = dict(state.weights), []
+        children = []
         for i, row in enumerate(decisions):
             parent = None if parents is None else state.weights.get(str(parents[i]))
             children.append(attempt(key, data, row, parent))
-            if parents is not None and children[i].variables is not None:
-                weights[str(state.trials + i)] = children[i].variables
-        trials = np.int32(state.trials + len(decisions))
-        return state.replace(weights=weights, trials=trials), Trial(
+            state = adopt(state, None if parents is None else children[i].variables)
+        return state, Trial(
             proposal,
             reward=np.array([c.accuracy for c in children], np.float32),
             valid=np.array([c.reason is None for c in children]),
@@ -228,9 +233,32 @@ def inherited(
         no_improvement,
         evaluate,
         score,
-        execution=Execution("local"),
+        execution=where,
         keep=keep,
+        left=left,
+        adopt=adopt,
     )
+
+
+def _execution(executor: str, workers: int, order: str, gpus: float) -> Execution:
+    """`execution` of children that are compiled one by one."""
+    if executor == "compiled":
+        raise ValueError(
+            "executor is 'compiled'; children that inherit weights are compiled one by "
+            "one, by 'local' or 'ray'"
+        )
+    return execution("local" if executor == "auto" else executor, workers, order, gpus)
+
+
+def left(state: Heritage) -> Variables | None:
+    """The weights of the last trial; None where it left none."""
+    return state.weights.get(str(state.trials - 1))
+
+
+def adopt(state: Heritage, weights: Variables | None) -> Heritage:
+    """The state after one more trial, which left such weights."""
+    new = {} if weights is None else {str(state.trials): weights}
+    return state.replace(weights=state.weights | new, trials=np.int32(state.trials + 1))
 
 
 def inheritance(

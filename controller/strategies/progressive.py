@@ -12,6 +12,7 @@ Shapes: K beam, Q room in the queue, M trials of room, C candidates, n trials, T
 decisions.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ from controller.surrogates import SURROGATES, Surrogate
 from controller.types import Proposal, Strategy
 from controller.when import when
 
-ENUMERABLE = 2**16  # spaces up to this size are ranked as a whole
+ENUMERABLE = 2**16  # spaces up to this size are ranked as a whole,
+INDEXED = 2**24  # if they have no more vectors, the illegal ones counted
 
 
 @flax.struct.dataclass
@@ -99,7 +101,7 @@ def progressive(
     model = build("surrogate_options", SURROGATES[surrogate], spec, surrogate_options)
     if has_levels(spec):
         source = expansion.levels(spec, beam)
-    elif spec.size() <= ENUMERABLE:
+    elif spec.size() <= ENUMERABLE and math.prod(spec.num_choices) <= INDEXED:
         source = expansion.everything(spec, first)
     else:
         source = expansion.pool(spec, first, pool)

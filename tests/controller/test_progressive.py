@@ -215,9 +215,10 @@ def test_nothing_is_tried_twice_until_all_is():
     assert len(np.unique(rows[6:], axis=0)) == len(rows) - 6
 
 
-def test_large_spaces_are_ranked_by_a_pool(monkeypatch):
+@pytest.mark.parametrize("bound", ["ENUMERABLE", "INDEXED"])
+def test_large_spaces_are_ranked_by_a_pool(monkeypatch, bound):
     module = importlib.import_module("controller.strategies.progressive")
-    monkeypatch.setattr(module, "ENUMERABLE", 10)
+    monkeypatch.setattr(module, bound, 10)
     strategy = progressive(
         SPEC, beam=4, first=8, surrogate="linear", pool=64, capacity=64
     )

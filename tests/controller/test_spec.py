@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -54,6 +55,16 @@ def test_size_is_exact_and_enumerated(spec, size):
     assert spec.size() == size
     assert len(set(vectors)) == len(vectors) == size
     assert all(spec.validate(v) == v for v in vectors)
+
+
+def test_ruled_spaces_are_enumerated_in_order_part_by_part():
+    """More prefixes than are extended at once."""
+    choices, rule = tuple("abcdef"), Distinct(((0, 1, 3),))
+    spec = DecisionSpec(tuple(Decision(str(i), choices) for i in range(5)), rule)
+    every = itertools.product(range(6), repeat=5)
+    legal = [v for v in every if len({v[0], v[1], v[3]}) == 3]
+    assert spec.size() == len(legal) == 4320
+    assert list(spec.enumerate()) == legal
 
 
 def test_size_of_large_spaces_is_exact():

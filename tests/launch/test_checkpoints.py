@@ -1,6 +1,8 @@
 """Checkpoints: typed keys, bfloat16 and empty trees come back; damage is noticed."""
 
+import errno
 import os
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +12,14 @@ import pytest
 
 from launch.checkpoints import Checkpoints
 from launch.command import UserError
+
+
+class DiskUsage(NamedTuple):
+    """As `shutil.disk_usage` returns it."""
+
+    total: int
+    used: int
+    free: int
 
 
 class State(NamedTuple):
@@ -47,6 +57,17 @@ def folder(tmp_path):
         for step in (1, 2, 3):
             checkpoints.save(step, make(step), {"step": step, "none": None})
     return tmp_path / "checkpoints"
+
+
+def test_a_disk_without_room_is_told_and_what_was_saved_stays(folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: DiskUsage(9, 9, 300_000))
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(4, make(4), {"step": 4, "none": None})  # a small one fits
+        large = make(5)._replace(step=jnp.zeros(10_000))
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            checkpoints.save(5, large, {})
+        assert caught.value.errno == errno.ENOSPC
+    check(restore(folder), 4)
 
 
 def restore(folder, keep=2):

@@ -71,7 +71,8 @@ def test_a_stop_prints_the_command_to_continue(monkeypatch, capsys, stop, code, 
 def test_a_full_disk_ends_a_program_with_one_line(monkeypatch, capsys, direct):
     def main():
         try:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoints/3")
+            with command.user_errors("config.data"):  # which it does not come from
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "state/3")
         except OSError as error:
             if direct:
                 raise

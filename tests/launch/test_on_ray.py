@@ -9,13 +9,14 @@ import importlib.util
 import os
 import signal
 import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import genetic_digits
+from configs import nas_rl_digits
 from controller.execution import in_process, runner
 from controller.host_loop import make_host_loop
 from controller.loop import schedule
@@ -24,7 +25,7 @@ from controller.strategies.regularized_evolution import regularized_evolution
 from controller.types import Evaluator, Execution, Trial, no_improvement
 from launch.command import UserError
 from launch.driver import search
-from launch.on_ray import on_ray
+from launch.on_ray import _Tasks, on_ray
 from launch.store import find_trials
 
 SPEC = DecisionSpec(tuple(Decision(f"d{t}", tuple("abcd")) for t in range(4)))
@@ -33,10 +34,7 @@ TICKS = 10
 ABSENT = importlib.util.find_spec("ray") is None
 
 
-def needs_ray(test):
-    """Marks a test of workers, which take seconds to begin."""
-    skip = pytest.mark.skipif(ABSENT, reason="needs the extra .[ray]")
-    return pytest.mark.slow(skip(test))
+needs_ray = pytest.mark.skipif(ABSENT, reason="needs the extra .[ray]")
 
 
 def toy_evaluator(workers=2):
@@ -60,6 +58,47 @@ def toy_evaluator(workers=2):
         evaluate,
         score,
         execution=execution,
+    )
+
+
+class Heirs(NamedTuple):
+    weights: dict
+    trials: int
+
+
+def heirs(workers=2):
+    """A child has its parent's weight, its own decisions and noise; 3 leaves none."""
+
+    def evaluate(key, state, data, proposal):
+        rows = []
+        for row, parent in zip(proposal.decisions, proposal.parent, strict=True):
+            given = state.weights.get(str(parent), np.float32(0))
+            noise = 0.1 * np.float32(jax.random.normal(key, ()))
+            rows.append(given + noise + row.mean(dtype=np.float32))
+            state = adopt(state, None if row[0] == 3 else rows[-1])
+        valid = np.asarray(proposal.decisions)[:, 0] != 3
+        reasons = np.where(valid, None, "the first is 3")
+        reward = np.where(valid, np.stack(rows), 0)
+        return state, Trial(proposal, reward, valid, reason=reasons)
+
+    def adopt(state, weight):
+        new = {} if weight is None else {str(state.trials): weight}
+        return Heirs(state.weights | new, np.int32(state.trials + 1))
+
+    def keep(state, trials):
+        names = {str(trial) for trial in np.ravel(trials)}
+        return Heirs({k: w for k, w in state.weights.items() if k in names}, state[1])
+
+    return Evaluator(
+        (),
+        lambda key, data: Heirs({}, np.int32(0)),
+        no_improvement,
+        evaluate,
+        lambda state, data, decisions: len(state.weights),
+        execution=Execution("ray", workers),
+        keep=keep,
+        left=lambda state: state.weights.get(str(state.trials - 1)),
+        adopt=adopt,
     )
 
 
@@ -113,15 +152,17 @@ def make_toy(evaluator):
 
 
 def make_mortal(evaluator, folder, deaths):
-    """The toy, whose third kind of trial kills its worker the first times."""
-    whole = runner(evaluator)
+    """The toy; the first trial with a parent kills its worker the first times."""
+    whole, first = runner(evaluator), folder / "first"
 
     def run(key, state, proposal):
-        if int(proposal.decisions[0, 0]) == 1:
-            name = "-".join(map(str, np.asarray(jax.random.key_data(key))))
-            died = len([f for f in os.listdir(folder) if f.startswith(name)])
+        name = str(np.asarray(jax.random.key_data(key)))
+        if int(proposal.parent[0]) >= 0 and not first.exists():
+            first.write_text(name)
+        if first.exists() and first.read_text() == name:
+            died = len(list(folder.glob("died*")))
             if died < deaths:
-                open(os.path.join(folder, f"{name}.{died}"), "w").close()
+                (folder / f"died{died}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return whole.run(key, state, proposal)
 
@@ -163,33 +204,91 @@ def test_a_search_goes_on_with_the_trials_that_were_under_way(ray):
 
 
 @needs_ray
+@pytest.mark.parametrize("samples", [1, 3])
+def test_weights_of_parents_reach_the_workers_and_come_back(ray, samples):
+    evaluator = heirs(workers=3 if samples == 1 else 6)
+    make = functools.partial(make_toy, evaluator)
+    assert_heirs(evaluator, make, samples)
+
+
+def assert_heirs(evaluator, make, samples=1):
+    """It equals the search in this process, and goes on as if it had not stopped."""
+    expected, rewards, _ = here(evaluator, samples)
+    assert expected.pending and any(
+        max(p.proposal.parent) >= 0 for p in expected.pending
+    )
+    loop = toy_loop(on_ray(make, evaluator), evaluator, samples)
+    state, first, _ = finish(loop, ticks=4)
+    assert state.evaluator.weights
+    loop = toy_loop(on_ray(make, evaluator), evaluator, samples)
+    state, rest, _ = finish(loop, state)
+    assert_same_state(state, expected)
+    assert first + rest == rewards
+    loop.announce(state, [[0], [1, 2]])  # graphs differ in length
+    assert loop.score(state, [1, 2]) == 0  # weights are no part of a score
+
+
+@needs_ray
+def test_a_parent_is_sent_again_where_its_childs_worker_is_killed(ray, tmp_path):
+    evaluator = heirs()
+    assert_heirs(evaluator, functools.partial(make_mortal, evaluator, tmp_path, 1))
+    assert list(tmp_path.glob("died*"))
+
+
+@needs_ray
 def test_a_trial_whose_worker_is_killed_is_run_again(ray, tmp_path):
     evaluator = toy_evaluator()
-    make = functools.partial(make_mortal, evaluator, str(tmp_path), 1)
+    make = functools.partial(make_mortal, evaluator, tmp_path, 1)
     state, rewards, _ = finish(toy_loop(on_ray(make, evaluator), evaluator))
-    assert list(tmp_path.iterdir())  # one died
+    assert list(tmp_path.glob("died*"))
     expected, others, _ = here(evaluator)
     assert_same_state(state, expected)
     assert rewards == others
 
 
 @needs_ray
-def test_a_trial_that_kills_two_workers_is_not_valid(ray, tmp_path):
-    evaluator = toy_evaluator()
-    make = functools.partial(make_mortal, evaluator, str(tmp_path), 2)
+@pytest.mark.parametrize("evaluator", [toy_evaluator(), heirs()], ids=["toy", "heirs"])
+def test_a_trial_that_kills_two_workers_is_not_valid(ray, tmp_path, evaluator):
+    make = functools.partial(make_mortal, evaluator, tmp_path, 2)
     loop = toy_loop(on_ray(make, evaluator), evaluator)
-    state, reasons = loop.init(jax.random.key(3)), []
+    state, dead = loop.init(jax.random.key(3)), 0
+    text = "its worker died, and so did the one that ran it again"
     while int(state.step) < TICKS:
         state, log = loop.run(state, TICKS)
-        if not int(log.count):
-            continue
-        mortal = log.decisions[:, 0, 0] == 1
-        ok = log.decisions[:, 0, 0] != 3
-        np.testing.assert_array_equal(log.valid[:, 0], ok & ~mortal)
-        reasons += log.reason[mortal, 0].tolist()
-    text = "its worker died, and so did the one that ran it again"
-    assert reasons and set(reasons) == {text}
-    assert all(f.suffix in (".0", ".1") for f in tmp_path.iterdir())
+        if int(log.count):
+            died = log.reason[:, 0] == text
+            np.testing.assert_array_equal(
+                log.valid[:, 0], ~died & (log.decisions[:, 0, 0] != 3)
+            )
+            dead += died.sum()
+    assert dead == 1 and len(list(tmp_path.glob("died*"))) == 2
+
+
+@pytest.mark.slow  # begins a cluster of its own
+@needs_ray
+def test_a_trial_without_memory_is_run_again_once(ray, monkeypatch):
+    """On a machine of which Ray takes any use of memory for too much."""
+    ray.shutdown()
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.0001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    begun = []
+    remote = _Tasks.__dict__["_remote"].func
+
+    def counted(self):
+        begin = remote(self)
+        return lambda *arguments: begun.append(arguments) or begin(*arguments)
+
+    monkeypatch.setattr(_Tasks, "_remote", property(counted))
+    evaluator = toy_evaluator(workers=1)
+    make = functools.partial(make_toy, evaluator)
+    loop = toy_loop(on_ray(make, evaluator), evaluator)
+    state, log = loop.init(jax.random.key(3)), None
+    while not int(state.step):
+        state, log = loop.run(state, 1)
+    ray.shutdown()
+    text = "its worker ran out of memory, and so did the one that ran it again"
+    assert log.reason.tolist() == [[text]] and not log.valid.any()
+    assert len(begun) == 2
 
 
 @needs_ray
@@ -205,11 +304,20 @@ def test_what_a_trial_raises_ends_the_search(ray):
 
 
 @needs_ray
-def test_a_config_means_the_same_search_on_ray_and_here(ray, tmp_path):
+@pytest.mark.parametrize("name", ["from_scratch", "inherited"])
+def test_a_config_means_the_same_search_on_ray_and_here(ray, tmp_path, name):
+    """Networks of one layer, of two heights."""
+
+    heirs = name == "inherited"
+
     def trials(executor):
-        config = genetic_digits.get_config("smoke")
-        config.schedule.samples = 1
+        config = nas_rl_digits.get_config("smoke")
+        config.space.update(layers=1, heights=(1, 3), widths=(1,), filters=(2,))
+        config.strategy = {"name": "local_search" if heirs else "random_search"}
+        config.evaluator = {"name": name, "epochs": 1, "batch_size": 16}
         config.evaluator.update(executor=executor, workers=2)
+        config.schedule.update(policy_steps=3, samples=1)
+        config.train.rounds, config.derive.n = 2, 1
         search(config, tmp_path / executor)
         columns = [dict(trial) for trial in find_trials(tmp_path / executor)]
         return [c.pop("worker") for c in columns], columns
@@ -217,6 +325,8 @@ def test_a_config_means_the_same_search_on_ray_and_here(ray, tmp_path):
     (nobody, here), (workers, there) = trials("local"), trials("ray")
     assert here == there and len(here) == 6
     assert not any(nobody) and all(workers)
+    assert all(trial["status"] == "valid" for trial in here)
+    assert heirs == any(trial["parent"] is not None for trial in here)
 
 
 @needs_ray

@@ -251,6 +251,8 @@ def test_the_score_is_a_training_from_scratch(family):
         ({"batch_size": 25}, "25"),
         ({"reward_batch_size": 34}, "34"),
         ({"train_limit": 25}, "train_limit is 25; it must be 1 to 24"),
+        ({"executor": "compiled"}, "compiled one by one, by 'local' or 'ray'"),
+        ({"workers": 0}, "workers is 0; it must be 1 or more"),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -3,11 +3,12 @@
     python -m launch.search --config=configs/parsec_nasbench201_cifar10.py \
         --config.data.name=npz:cifar10_small.npz --workdir=runs/parsec_nb201
 
-What avoids the collapse of `darts_nasbench201_cifar10`: single paths are trained, and
-evenly at first, so that skips do not win by needing no training.  8,000 images train
-shared weights and 2,000 give likelihoods.
-Hours: not measured; meant to be 0.2 on 2 CPU cores.
-Expected: 93.0 % or more in the table; unknown until measured.
+Single paths are trained, and evenly at first, so that skips do not win by needing no
+training, as they do in `darts_nasbench201_cifar10`.  8,000 images train shared weights
+and 2,000 give likelihoods.
+Hours: 0.1 on a CPU core.
+Expected: seeds 0 and 1 found cells of 92.83 and 92.01 % in the table, with one and
+three skips; seed 2 was not run.
 """
 
 from ml_collections import ConfigDict

@@ -133,8 +133,8 @@ def nasbench201(
         )
     if ops == ("none",):
         raise ValueError(
-            "nasbench201: ops are none; one at least must be another of: "
-            f"{', '.join(OPS)}"
+            "nasbench201: ops are none; one at least must be of: "
+            f"{', '.join(op for op in OPS if op != 'none')}"
         )
     spec = _cell_spec(nodes, ops)
     sizes |= {"ops": ops, "remat": remat, "dtype": jnp.dtype(dtype)}

@@ -112,7 +112,7 @@ def test_dead_ends_of_a_smaller_cell():
     [
         ({"nodes": 1}, "nodes is 1; it must be at least 2"),
         ({"ops": ()}, "ops are none given; they must be different ones of: none"),
-        ({"ops": ("none",)}, "ops are none; one at least must be another of: none"),
+        ({"ops": ("none",)}, "ops are none; one at least must be of: skip_connect"),
         ({"ops": ("none", "none")}, "ops are none, none; they must be different"),
         ({"ops": ("none", "conv")}, "ops are none, conv; they must be different"),
         ({"ops": "conv"}, "ops are conv; they must be different"),

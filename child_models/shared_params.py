@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from child_models.choice import Choice, is_fixed, pick
+from child_models.choice import Choice, is_fixed
+from child_models.picking import pick
 
 _recorded: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "recorded", default=None

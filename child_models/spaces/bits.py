@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import jax
 
-from child_models.choice import Choice, indicator, is_fixed
+from child_models.choice import Choice, is_fixed
+from child_models.picking import indicator
 
 Coefficient = int | jax.Array
 

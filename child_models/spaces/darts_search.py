@@ -21,10 +21,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import Choice, Weighted, add_at, choose, read
+from child_models.choice import Choice, Weighted, choose
 from child_models.genotype import Block
 from child_models.ops.drop_path import dropout
 from child_models.ops.pooling import halve
+from child_models.picking import add_at, read
 from child_models.spaces.darts_final import (
     Layer,
     Network,

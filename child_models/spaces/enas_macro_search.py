@@ -18,19 +18,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import (
-    Choice,
-    Choose,
-    choose,
-    indicator,
-    is_fixed,
-)
+from child_models.choice import Choice, Choose, choose, is_fixed
 from child_models.ops.convolution import conv2d, depthwise_conv2d
 from child_models.ops.initializers import he_normal
 from child_models.ops.layers import Conv, FactorizedReduce
 from child_models.ops.normalization import BatchNorm, batch_norm
 from child_models.ops.pooling import avg_pool, max_pool
 from child_models.packed import pack, unpack
+from child_models.picking import indicator
 from child_models.shared_params import stacked_param
 from child_models.spaces.enas_layers import (
     Classifier,

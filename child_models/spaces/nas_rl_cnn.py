@@ -24,19 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from child_models.choice import (
-    Choice,
-    Choose,
-    Weighted,
-    bind_all,
-    indicator,
-    is_fixed,
-)
+from child_models.choice import Choice, Choose, Weighted, bind_all, is_fixed
 from child_models.ops.convolution import conv2d
 from child_models.ops.counting import report_macs
 from child_models.ops.initializers import he_kernel
 from child_models.ops.layers import Dense
 from child_models.ops.normalization import BatchNorm
+from child_models.picking import indicator
 from child_models.spaces.bits import (
     Coefficient,
     coefficients,

@@ -21,19 +21,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from child_models.choice import (
-    Choice,
-    Weighted,
-    add_at,
-    choose,
-    indicator,
-    read,
-)
+from child_models.choice import Choice, Weighted, choose
 from child_models.genotype import Block, unused_states
 from child_models.ops.drop_path import drop_path
 from child_models.ops.layers import FactorizedReduce, ReLUConvBN
 from child_models.ops.normalization import BatchNorm
 from child_models.packed import chosen_weights
+from child_models.picking import add_at, indicator, read
 from child_models.spaces.nasnet_final import (
     Classifier,
     Stem,

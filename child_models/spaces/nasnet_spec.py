@@ -11,8 +11,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from child_models.choice import bind_all, indicator, is_fixed
+from child_models.choice import bind_all, is_fixed
 from child_models.genotype import COMBINERS, Block, read_cells, write_cells
+from child_models.picking import indicator
 from controller.spec import Codec, Decision, DecisionSpec, FirstNodes
 
 Cells = dict[str, tuple[Block, ...]]  # blocks by the name of their cell

@@ -8,15 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from child_models.choice import (
-    Weighted,
-    bind_all,
-    choose,
-    pick,
-)
+from child_models.choice import Weighted, bind_all, choose
 from child_models.conditional import switch
 from child_models.ops.layers import ReLUConvBN
 from child_models.ops.normalization import BatchNorm
+from child_models.picking import pick
 from child_models.shared_params import extract, indexed_param
 from controller.spec import Decision, DecisionSpec
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from child_models.choice import add_at, pick, read
 from child_models.conditional import switch
 from child_models.ops.kept import keep
+from child_models.picking import add_at, pick, read
 
 TOLERANCE = 3e-6  # of the largest entry
 

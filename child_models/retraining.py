@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from child_models.data.batches import Batches
-from child_models.recipe import TrainState, recipe
+from child_models.recipe import Recipe, TrainState, recipe
 from child_models.types import Dataset, Space, Split, Task
 
 
@@ -60,18 +60,10 @@ def retraining(
       ValueError: on illegal decisions, or a batch larger than the images.
     """
     choices = space.bind(np.asarray(decisions))
+    training = _recipe(space, task, dataset, batch_size, options)
     everything = Split(
         np.concatenate([dataset.train.images, dataset.validation.images]),
         np.concatenate([dataset.train.labels, dataset.validation.labels]),
-    )
-    batches = Batches(len(everything.labels), batch_size, "train + validation")
-    training = recipe(
-        space.module("final"),
-        task,
-        dataset,
-        batches,
-        measure_batch=batch_size,
-        **options,
     )
     data = jax.tree.map(jnp.asarray, {"train": everything, "test": dataset.test})
 
@@ -85,3 +77,17 @@ def retraining(
         return training.measure(variables, data["test"], choices)["accuracy"]
 
     return Retraining(data, training.steps, training.steps_per_epoch, init, run, test)
+
+
+def check_recipe(
+    space: Space, task: Task, dataset: Dataset, *, batch_size: int = 96, **options: Any
+) -> None:
+    """Raises what `retraining` would, of any architecture; copies no images."""
+    _recipe(space, task, dataset, batch_size, options)
+
+
+def _recipe(space, task, dataset, batch_size, options) -> Recipe:
+    total = len(dataset.train.labels) + len(dataset.validation.labels)
+    batches = Batches(total, batch_size, "train + validation")
+    module = space.module("final")
+    return recipe(module, task, dataset, batches, measure_batch=batch_size, **options)

@@ -21,13 +21,13 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "name": "p_darts",
             "drops": (1, 1),
-            "stage_rounds": 6,
-            "rest_rounds": 2,
+            "stage_rounds": 4,
+            "rest_rounds": 1,
             "learning_rate": 3e-2,
             "weight_decay": 0.0,
         }
     )
-    config.evaluator.restart_epochs = 6
-    config.train.rounds = 18
+    config.evaluator.update(restart_epochs=4, pad=4, flip=True)
+    config.train.rounds = 12
     smoke = {"space": {"channels": 4, "cells": 1}}
     return common.vary(config, arg, smoke)

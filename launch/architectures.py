@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from child_models.data import image_shape
 from child_models.genotype import holds_genotype, read_genotype
 from child_models.spaces import PUBLISHED, SPACES
@@ -21,6 +19,7 @@ from controller.spec import Spec
 from launch.artifact import load_artifact
 from launch.build import resolve
 from launch.command import UserError, user_errors
+from launch.final import final_config
 from launch.workdir import read_config
 
 # Sizes of the published networks, for a text that comes without a config.
@@ -106,18 +105,6 @@ def find(
     sizes = {**_SIZES.get(space, {}), **guesses.get(space, {}), **changes}
     image, classes = _SETTINGS.get(space, (_IMAGE, _CLASSES))
     return Subject(space, sizes, image, classes, text)
-
-
-def final_config(config: ConfigDict) -> ConfigDict:
-    """The config of a network that is retrained: ``retrain.space`` over ``space``.
-
-    Args:
-      config: resolved.
-    """
-    options = config.to_dict()
-    options["space"] |= options["retrain"]["space"] or {}
-    options["task"]["label_smoothing"] = options["retrain"]["label_smoothing"]
-    return resolve(options)
 
 
 # ---- with a config ------------------------------------------------------------------

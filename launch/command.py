@@ -42,14 +42,14 @@ def user_errors(where: str = "") -> Iterator[None]:
     Args:
       where: put before the message, e.g. ``"config.space"``.
 
-    A full disk is neither, and passes.
+    A full disk and a closed pipe are neither, and pass.
     """
     try:
         yield
     except UserError:
         raise
     except (ValueError, OSError) as error:
-        if _disk_is_full(error):
+        if isinstance(error, BrokenPipeError) or _disk_is_full(error):
             raise
         text = " ".join(str(error).split())
         raise UserError(f"{where}: {text}" if where else text) from error
@@ -135,9 +135,14 @@ def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:
         if rest := argv[1 + len(chosen) :]:
             _fail(f"unexpected argument {rest[0]!r}; options start with --")
         try:
-            sys.exit(main(*chosen))
+            code = main(*chosen)
+            sys.stdout.flush()
+            sys.exit(code)
         except UserError as error:
             _fail(error)
+        except BrokenPipeError:  # who read the output has seen enough, as `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         except Interrupted as stop:
             if jax.process_index() == 0:
                 print(f"stopped, all saved; to continue: {this_command()}", flush=True)

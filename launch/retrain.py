@@ -27,10 +27,11 @@ from child_models.retraining import retraining
 from child_models.types import Dataset, Space
 from controller.spec import DecisionSpec, Spec
 from launch import command
-from launch.architectures import final_config, read_architecture
+from launch.architectures import read_architecture
 from launch.artifact import save_artifact
-from launch.build import SECTIONS, build_dataset, build_space, build_task, resolve
+from launch.build import SECTIONS, build_dataset, build_task, resolve
 from launch.command import UserError, command_line, user_errors
+from launch.final import final_config, final_space, recipe_options
 from launch.prepare import prepare_jax
 from launch.settings import as_json, check_known, config_sha256, differing_keys
 from launch.signals import Signals
@@ -177,13 +178,7 @@ class _Retraining:
         self._folder, self._signals = folder, signals
         self._config = final_config(config)
         self._dataset = build_dataset(config)
-        self.space = build_space(self._config, self._dataset.classes)
-        searched = build_space(config, self._dataset.classes).spec
-        if searched.decisions != self.space.spec.decisions:
-            raise UserError(
-                "config.retrain.space changes what the decisions are; it may change "
-                "sizes that leave them alone, such as channels"
-            )
+        self.space = final_space(config, self._dataset.classes)
         recipe = as_json(recipe_of(self._config, self._dataset))
         old = read_retrained(folder)
         if old is None or (old["recipe"], old["seed"]) != (recipe, config.train.seed):
@@ -241,9 +236,7 @@ class _Retraining:
             return {key: done[key] for key in done if key != "name"}
         genotype = self.space.spec.encode(decisions)
         print(f"{name}: {genotype}", flush=True)
-        options = self._config.retrain.to_dict()
-        for key in ("space", "label_smoothing"):  # of the space, and of the task
-            del options[key]
+        options = recipe_options(self._config)
         task = build_task(self._config, self._dataset.classes)
         with user_errors("config.retrain"):
             training = retraining(self.space, task, self._dataset, decisions, **options)

@@ -13,11 +13,12 @@ import numpy as np
 from etils import epath
 
 from child_models.types import Space
-from launch.architectures import Subject, final_config, find
+from launch.architectures import Subject, find
 from launch.build import resolve
 from launch.command import UserError
 from launch.describe import build, describe
 from launch.figures.text import picture
+from launch.final import final_config
 from launch.rounds import decisions_of, text_of
 from launch.store import read_rounds, read_scored
 from launch.workdir import read_commands, read_config, read_result, read_retrained

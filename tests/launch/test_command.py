@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ SMOKE = "--config=configs/enas_micro_digits.py:smoke"
 COMMANDS = {
     "unknown key": [SMOKE, "--config.space.chanels=3"],
     "wrong type": [SMOKE, "--config.train.rounds=many"],
+    "recipe": [SMOKE, "--config.retrain.learning_rate=-1"],
     "unknown argument": ["--config=configs/enas_micro_digits.py:smok"],
     "unknown file": ["--config=configs/enas_micro_digit.py"],
     "unwritable workdir": [SMOKE, f"--workdir={ROOT}/setup.py/run"],
@@ -23,6 +25,7 @@ COMMANDS = {
 MESSAGES = {
     "unknown key": "config.space has no key 'chanels'; did you mean channels?",
     "wrong type": "config.train.rounds",
+    "recipe": "config.retrain: learning_rate is -1.0; it must be positive",
     "unknown argument": "unknown config argument 'smok'; known: smoke, random",
     "unknown file": "no config file 'configs/enas_micro_digit.py'; there are configs/",
     "unwritable workdir": "cannot write to workdir ",
@@ -92,3 +95,11 @@ def test_commands_name_the_python_of_the_folder(tmp_path, monkeypatch):
     assert command.command_line("-m", "x") == "python -m x"
     (tmp_path / ".venv").symlink_to(sys.prefix)
     assert command.command_line("-m", "x") == ".venv/bin/python -m x"
+
+
+def test_a_closed_pipe_ends_a_program_quietly(start_programs):
+    given = {"describe": ["--config=configs/enas_micro_digits.py", "--explain"]}
+    with start_programs("launch.describe", given)["describe"] as program:
+        program.stdout.close()
+        assert program.stderr.read() == ""
+    assert program.returncode == 128 + signal.SIGPIPE

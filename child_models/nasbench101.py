@@ -7,7 +7,8 @@ A cell is a directed acyclic graph of at most 7 nodes, the input, five ops and t
 output, with at most 9 edges.  Its decisions are the 21 possible edges, row by row of
 the upper triangle, and the five ops.  Nodes that are on no path from the input to the
 output count for nothing, and the order of the others neither: many vectors are the same
-cell, of which there are 423,624, and `canonical` is the one that a table holds.
+cell, of which there are 423,624, and `canonical` is the one that a table holds.  A
+vector without a path is none of the space.
 
 Shapes: N cells, T = 26 decisions.
 """
@@ -15,6 +16,7 @@ Shapes: N cells, T = 26 decisions.
 import base64
 import binascii
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -28,52 +30,112 @@ import numpy as np
 
 from child_models.tables import Table
 from child_models.tf_record import double, fields, records
-from controller.spec import Decision, DecisionSpec
+from controller.spec import Decision, DecisionSpec, Rule
 
 NODES, MOST_EDGES = 7, 9
 OPS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 EDGES = tuple(itertools.combinations(range(NODES), 2))
-INNER = range(1, NODES - 1)
-_FROM, _TO = np.array(EDGES).T
+# Different cells of so many nodes at most.
+UNIQUE = {3: 7, 4: 91, 5: 2_532, 6: 64_542, 7: 423_624}
+FAR = 99  # more edges than any path has
 _BATCH = 4096  # cells that are brought into their canonical form at once
 
 # ---- cells --------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class AtMost:
-    """A rule: of the first decisions, all yes or no, only so many are yes.
+class Cells(Rule):
+    """A rule: a path leads from the input to the output, by so many edges at most.
 
     Attributes:
-      first: how many decisions these are.
-      most: of them that may be 1.
+      nodes: of a cell, the input and the output counted.
+      most: edges.
     """
 
-    first: int
+    nodes: int
     most: int
 
     def legal(self, spec: DecisionSpec, prefix: jax.Array, t: jax.Array) -> jax.Array:
-        steps = jnp.arange(spec.length)
-        counted = (steps < t) & (steps < self.first)
-        full = jnp.sum(jnp.where(counted, prefix, 0)) >= self.most
-        forbidden = full & (t < self.first)
-        return ~forbidden | (jnp.arange(spec.max_choices) == 0)
+        start, end = _ends(self.nodes)
+        known = jnp.arange(len(start)) < t
+        taken = known & (prefix[: len(start)] == 1)
+        free = self.most - jnp.sum(taken)
+
+        def fewest(new):
+            """Edges that the shortest path lacks, if edge t costs so many."""
+            cost = (
+                jnp.where(taken, 0, jnp.where(known, FAR, 1))
+                .at[t]
+                .set(new, mode="drop")
+            )
+            lengths = [jnp.int32(0)]
+            for node in range(1, self.nodes):
+                (into,) = np.nonzero(end == node)
+                before = jnp.stack([lengths[i] for i in start[into]])
+                lengths.append(jnp.min(before + cost[into]))
+            return lengths[-1]
+
+        fits = jnp.stack([fewest(FAR) <= free, fewest(0) <= free - 1])
+        allowed = jnp.pad(fits, (0, spec.max_choices - 2))
+        return allowed | (t >= len(start))
+
+    def prior(self, spec: DecisionSpec, prefix: jax.Array, t: jax.Array) -> jax.Array:
+        """Odds by which all sets of so many edges at most are equally likely."""
+        count = self.nodes * (self.nodes - 1) // 2
+        sets = np.zeros((count + 1, self.most + 2), np.float32)  # [left, free edges]
+        for left, free in itertools.product(range(count + 1), range(self.most + 1)):
+            sets[left, free] = sum(math.comb(left, k) for k in range(free + 1))
+        taken = jnp.sum(jnp.where(jnp.arange(count) < t, prefix[:count], 0))
+        left, free = jnp.clip(count - 1 - t, 0), self.most - taken
+        odds = jnp.stack(
+            [jnp.asarray(sets)[left, free], jnp.asarray(sets)[left, free - 1]]
+        )
+        odds = jnp.pad(odds, (0, spec.max_choices - 2))
+        return jnp.where(t < count, odds, 1.0)
 
     def size(self, spec: DecisionSpec) -> int:
-        free = math.prod(spec.num_choices[self.first :])
-        return free * sum(math.comb(self.first, k) for k in range(self.most + 1))
+        return _matrices(self.nodes, self.most) * len(OPS) ** (self.nodes - 2)
+
+    def architectures(self, spec: DecisionSpec) -> int:
+        return UNIQUE[self.nodes]
+
+    def canonical(self, spec: DecisionSpec, decisions: jax.Array) -> jax.Array:
+        return canonical(decisions, self.nodes)[0]
 
 
-SPEC = DecisionSpec(
-    (
-        *(Decision(f"edge/{i}-{j}", ("no", "yes"), "edge", j) for i, j in EDGES),
-        *(Decision(f"op/{i}", OPS, "op", i) for i in INNER),
-    ),
-    rule=AtMost(len(EDGES), MOST_EDGES),
-)
+@functools.cache
+def _matrices(nodes: int, most: int) -> int:
+    """The number of sets of edges that a rule allows."""
+    edges = list(itertools.combinations(range(nodes), 2))
+    numbers = np.arange(2 ** len(edges))
+    count, reached = np.zeros(len(numbers), int), [numbers >= 0]
+    reached += [numbers < 0] * (nodes - 1)
+    for bit, (i, j) in enumerate(edges):
+        there = (numbers >> bit) % 2 == 1
+        count += there
+        reached[j] = reached[j] | (reached[i] & there)
+    return int(np.sum(reached[-1] & (count <= most)))
 
 
-def canonical(decisions: jax.Array) -> tuple[jax.Array, jax.Array]:
+def spec_of(nodes: int) -> DecisionSpec:
+    """The decisions of cells of so many nodes at most.
+
+    Raises:
+      ValueError: on a number that is not 3 to 7.
+    """
+    if nodes not in UNIQUE:
+        raise ValueError(f"nodes is {nodes}; it must be {min(UNIQUE)} to {NODES}")
+    edges = itertools.combinations(range(nodes), 2)
+    return DecisionSpec(
+        (
+            *(Decision(f"edge/{i}-{j}", ("no", "yes"), "edge", j) for i, j in edges),
+            *(Decision(f"op/{i}", OPS, "op", i) for i in range(1, nodes - 1)),
+        ),
+        rule=Cells(nodes, MOST_EDGES),
+    )
+
+
+def canonical(decisions: jax.Array, nodes: int = NODES) -> tuple[jax.Array, jax.Array]:
     """The vector that stands for a cell, and whether it is a cell at all.
 
     Of all orders of the nodes in which edges go forward, it is the one whose decisions,
@@ -82,32 +144,39 @@ def canonical(decisions: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Args:
       decisions: int32[T].
+      nodes: of the cell, those on no path counted.
 
     Returns:
       int32[T], and bool[]: whether a path leads to the output, by 9 edges at most.
     """
-    edges, ops = decisions[: len(EDGES)], decisions[len(EDGES) :]
-    matrix = jnp.zeros((NODES, NODES), jnp.int32).at[_FROM, _TO].set(edges)
-    inside = _reached(matrix, 0) & _reached(matrix.T, NODES - 1)
+    start, end = _ends(nodes)
+    edges, ops = decisions[: len(start)], decisions[len(start) :]
+    matrix = jnp.zeros((nodes, nodes), jnp.int32).at[start, end].set(edges)
+    inside = _reached(matrix, 0) & _reached(matrix.T, nodes - 1)
     matrix = jnp.where(inside[:, None] & inside[None], matrix, 0)
     ops = jnp.where(inside[1:-1], ops, 0)
-    orders = np.array([(0, *p, NODES - 1) for p in itertools.permutations(INNER)])
-    forward = matrix[orders[:, _FROM], orders[:, _TO]]
+    inner = itertools.permutations(range(1, nodes - 1))
+    orders = np.array([(0, *p, nodes - 1) for p in inner])
+    forward = matrix[orders[:, start], orders[:, end]]
     vectors = jnp.concatenate([forward, ops[orders[:, 1:-1] - 1]], axis=1)
     total = jnp.sum(matrix)
-    numbers = jnp.where(jnp.sum(forward, axis=1) == total, vectors @ _WEIGHTS, -1)
+    bases = np.array([2] * len(start) + [len(OPS)] * (nodes - 2))
+    weights = np.append(np.cumprod(bases[:0:-1])[::-1], 1).astype(np.int32)
+    numbers = jnp.where(jnp.sum(forward, axis=1) == total, vectors @ weights, -1)
     is_cell = inside[0] & inside[-1] & (total <= MOST_EDGES)
     return vectors[jnp.argmax(numbers)], is_cell
 
 
-_BASES = [2] * len(EDGES) + [len(OPS)] * len(INNER)
-_WEIGHTS = np.array([math.prod(_BASES[t + 1 :]) for t in range(len(_BASES))], np.int32)
+def _ends(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes from which the edges go, and to which."""
+    start, end = np.array(list(itertools.combinations(range(nodes), 2))).T
+    return start, end
 
 
 def _reached(matrix, start):
-    """bool[7]: the nodes that paths from one lead to, itself included."""
-    reached = jnp.arange(NODES) == start
-    for _ in range(NODES - 1):
+    """bool[nodes]: those that paths from one lead to, itself included."""
+    reached = jnp.arange(len(matrix)) == start
+    for _ in range(len(matrix) - 1):
         reached = reached | jnp.any(reached[:, None] & (matrix > 0), axis=0)
     return reached
 
@@ -141,6 +210,8 @@ def cell(adjacency: str, operations: str) -> list[int]:
     indices = [OPS.index(op) for op in inner] + [0] * (NODES - nodes)
     return [int(edge in edges) for edge in EDGES] + indices
 
+
+SPEC = spec_of(NODES)
 
 # ---- the table ----------------------------------------------------------------------
 

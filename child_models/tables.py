@@ -14,6 +14,7 @@ V_T]; then ``decisions`` is absent.  NAS-Bench-201's columns as exported from NA
 Shapes: N architectures, T decisions, V choices.
 """
 
+import functools
 import math
 import os
 import zipfile
@@ -22,12 +23,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from controller.spec import DecisionSpec
 
 KINDS = ("reward", "value", "cost")
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what reading such an npz raises
+_PART = 4096  # rows that are looked at at once
 DENSE = 2**24  # most decision vectors, legal or not, that an index is made for
 
 
@@ -226,13 +229,19 @@ def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
         )
     if not np.issubdtype(decisions.dtype, np.integer):
         raise ValueError(f"the table's decisions are {decisions.dtype}, not integers")
-    check_size(spec)
+    if not _merged(spec):
+        check_size(spec)
     for row in np.flatnonzero(_illegal(decisions, spec))[:1]:
         try:
             spec.validate(decisions[row])
         except ValueError as error:
             raise ValueError(f"row {row} of the table: {error}") from error
     flat = np.ravel_multi_index(decisions.T, spec.num_choices)
+    for row in np.flatnonzero(_numbers(decisions, spec) != flat)[:1]:
+        raise ValueError(
+            f"row {row} of the table is not in the canonical form of the space: "
+            f"{spec.encode(decisions[row])}"
+        )
     order = np.argsort(flat, kind="stable")
     repeated = np.flatnonzero(np.diff(flat[order]) == 0)
     if len(repeated):
@@ -241,7 +250,11 @@ def check_rows(decisions: np.ndarray, spec: DecisionSpec) -> None:
             f"the table has an architecture twice, in rows {a} and {b}: "
             f"{spec.encode(decisions[a])}"
         )
-    if len(flat) != spec.size():
+    if _merged(spec) and len(flat) != (size := spec.rule.architectures(spec)):
+        raise ValueError(
+            f"the table has {len(flat):,} architectures, the space {size:,}"
+        )
+    if not _merged(spec) and len(flat) != spec.size():
         known = set(flat.tolist())
         missing = next(
             (
@@ -263,7 +276,27 @@ def _illegal(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
     outside = ((decisions < 0) | (decisions >= np.array(spec.num_choices))).any(axis=1)
     if spec.rule is None or outside.any():
         return outside
-    return ~np.asarray(jax.vmap(spec.is_legal)(decisions.astype(np.int32)))
+    return ~_by_parts(spec.is_legal, decisions)
+
+
+def _merged(spec: DecisionSpec) -> bool:
+    """Whether several vectors are one architecture."""
+    return spec.rule is not None and spec.rule.architectures(spec) < spec.size()
+
+
+def _numbers(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
+    """int32[N]: the canonical form of each row, as a number."""
+    if _merged(spec):
+        canonical = functools.partial(spec.rule.canonical, spec)
+        decisions = _by_parts(canonical, decisions)
+    return np.ravel_multi_index(decisions.T, spec.num_choices)
+
+
+def _by_parts(function, decisions: np.ndarray) -> np.ndarray:
+    """The function of each row, compiled, for so many at once as fit into memory."""
+    size = min(_PART, max(len(decisions), 1))
+    of_all = jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=size))
+    return np.asarray(of_all(decisions.astype(np.int32)))
 
 
 def check_size(spec: DecisionSpec) -> int:
@@ -280,25 +313,58 @@ def check_size(spec: DecisionSpec) -> int:
     return total
 
 
-def row_index(decisions: np.ndarray, spec: DecisionSpec) -> np.ndarray:
-    """int32[V_1 * ... * V_T]: the row of each decision vector, -1 where none.
+def row_index(decisions: np.ndarray, spec: DecisionSpec) -> dict[str, np.ndarray]:
+    """Where `find_rows` looks.
+
+    Returns:
+      "row" int32[V_1 * ... * V_T], of each decision vector, -1 where none; where
+      several are one architecture, "row" int32[N] of their "number" int32[N], rising.
 
     Raises:
       ValueError: if there are too many vectors.
 
     >>> from controller.spec import Decision
     >>> spec = DecisionSpec((Decision("a", ("x", "y")), Decision("b", ("x", "y"))))
-    >>> row_index(np.array([[1, 0], [0, 0]]), spec).tolist()
+    >>> row_index(np.array([[1, 0], [0, 0]]), spec)["row"].tolist()
     [1, -1, 0, -1]
     """
+    if _merged(spec):
+        numbers = np.ravel_multi_index(decisions.T, spec.num_choices)
+        order = np.argsort(numbers).astype(np.int32)
+        return {"number": numbers[order].astype(np.int32), "row": order}
     index = np.full(check_size(spec), -1, np.int32)
     index[np.ravel_multi_index(decisions.T, spec.num_choices)] = np.arange(
         len(decisions)
     )
-    return index
+    return {"row": index}
 
 
-def rows_of(index: np.ndarray, spec: DecisionSpec, decisions: np.ndarray) -> np.ndarray:
-    """int[...]: rows of a table, of its `row_index`, for decisions int[..., T]."""
-    vectors = np.moveaxis(np.asarray(decisions), -1, 0)
-    return index[np.ravel_multi_index(vectors, spec.num_choices)]
+def find_rows(
+    index: Mapping[str, jax.Array], spec: DecisionSpec, decisions: jax.Array
+) -> jax.Array:
+    """int32[n]: rows of decisions int32[n, T], -1 of no architecture; traceable."""
+    inside = (decisions >= 0) & (decisions < np.array(spec.num_choices)[None])
+    if "number" in index:
+        canonical = functools.partial(spec.rule.canonical, spec)
+        decisions = jax.vmap(canonical)(decisions)
+    flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
+    if "number" in index:
+        number = jnp.asarray(index["number"])
+        place = jnp.minimum(jnp.searchsorted(number, flat), len(number) - 1)
+        row = jnp.where(number[place] == flat, jnp.asarray(index["row"])[place], -1)
+    else:
+        row = jnp.asarray(index["row"])[flat]
+    return jnp.where(inside.all(axis=1), row, -1)
+
+
+def rows_of(
+    index: Mapping[str, np.ndarray], spec: DecisionSpec, decisions: np.ndarray
+) -> np.ndarray:
+    """int[...]: the same of decisions int[..., T] of the space, on the host."""
+    decisions = np.asarray(decisions)
+    if "number" not in index:
+        vectors = np.moveaxis(decisions, -1, 0)
+        return index["row"][np.ravel_multi_index(vectors, spec.num_choices)]
+    flat = decisions.reshape(-1, spec.length)
+    rows = _by_parts(lambda row: find_rows(index, spec, row[None])[0], flat)
+    return rows.reshape(decisions.shape[:-1])

@@ -59,7 +59,7 @@ def check_sampled(what: str, space: Space) -> None:
     if "sampled" not in space.bindings:
         raise ValueError(
             f"{what} needs the binding 'sampled'; the space has only "
-            f"{', '.join(sorted(space.bindings))}"
+            f"{', '.join(sorted(space.bindings)) or 'tables'}"
         )
 
 

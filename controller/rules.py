@@ -43,6 +43,14 @@ class Rule(Protocol):
         """
         return ()
 
+    def architectures(self, spec: "DecisionSpec") -> int:
+        """How many there are; fewer than vectors where several mean the same one."""
+        return self.size(spec)
+
+    def canonical(self, spec: "DecisionSpec", decisions: jax.Array) -> jax.Array:
+        """int32[T]: of all vectors that mean the same the one that a table holds."""
+        return decisions
+
     def derive(self, spec: "DecisionSpec", table: jax.Array) -> jax.Array:
         """int32[T]: the legal vector that relaxed weights stand for; traceable.
 

@@ -3,11 +3,12 @@
 Shapes: n proposals, N rows of the table, T decisions.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from child_models.tables import Table, read_table, row_index
+from child_models.tables import Table, find_rows, read_table, row_index
 from child_models.types import Dataset, Space, Task
 from controller.spec import DecisionSpec
 from controller.types import Evaluator, Trial, no_improvement
@@ -78,7 +79,7 @@ def lookup(
         row = np.flatnonzero(~(costs > 0))[0]
         raise ValueError(f"cost_{reward} is {costs[row]} in row {row}; it must be > 0")
     data = {
-        "row": jnp.asarray(row_index(table.decisions, spec)),
+        "index": jax.tree.map(jnp.asarray, row_index(table.decisions, spec)),
         "reward": jnp.asarray(scale * rewards, jnp.float32),
         "cost": jnp.asarray(costs, jnp.float32),
     }
@@ -88,9 +89,7 @@ def lookup(
 
     def look_up(data, decisions):
         """Rows, and the rewards there; NaN of what is no architecture."""
-        flat = jnp.ravel_multi_index(decisions.T, spec.num_choices, mode="clip")
-        inside = (decisions >= 0) & (decisions < np.array(spec.num_choices)[None])
-        row = jnp.where(inside.all(axis=1), data["row"][flat], -1)
+        row = find_rows(data["index"], spec, decisions)
         return row, jnp.where(row >= 0, data["reward"][row], jnp.nan)
 
     def evaluate(key, state, data, proposal):

@@ -20,6 +20,7 @@ from child_models.spaces import genetic_cnn as _genetic_cnn
 from child_models.spaces import large_scale as _large_scale
 from child_models.spaces import mobile as _mobile
 from child_models.spaces import nas_rl_cnn as _nas_rl_cnn
+from child_models.spaces import nasbench101 as _nasbench101
 from child_models.spaces import nasbench201 as _nasbench201
 from child_models.spaces import nasnet as _nasnet
 from child_models.spaces import pnas_cell as _pnas_cell
@@ -34,6 +35,7 @@ SPACES: dict[str, Callable[..., Space]] = {
     "large_scale": _large_scale.large_scale,
     "mobile": _mobile.mobile,
     "nas_rl_cnn": _nas_rl_cnn.nas_rl_cnn,
+    "nasbench101": _nasbench101.nasbench101,
     "nasbench201": _nasbench201.nasbench201,
     "nasnet": _nasnet.nasnet,
     "pnas_cell": _pnas_cell.pnas_cell,

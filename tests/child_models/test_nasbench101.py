@@ -3,15 +3,31 @@
 import base64
 import itertools
 import json
+import math
 import struct
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from child_models.nasbench101 import EDGES, SPEC, canonical, cell, from_nasbench101
+from child_models.evaluators.tabular import lookup
+from child_models.nasbench101 import (
+    EDGES,
+    SPEC,
+    UNIQUE,
+    canonical,
+    cell,
+    from_nasbench101,
+    spec_of,
+)
+from child_models.spaces import SPACES
+from child_models.tables import read_table, row_index, rows_of
 from child_models.tf_record import double, fields
+from child_models.types import check_sampled
+from controller.types import Proposal
+from launch.compare import compare
 from launch.tabular import convert, summary
 
 C3, C1, POOL = "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3"
@@ -85,11 +101,45 @@ def draw(count, seed=0):
 
 
 def test_the_space_has_edges_and_ops():
-    assert SPEC.length == 26 and SPEC.size() == 3**5 * 695_860
+    assert SPEC.length == 26 and SPEC.size() < 3**5 * 695_860  # of 9 edges at most
     full = jnp.array([1] * 9 + [0] * 17)
     assert SPEC.legal(full, 9).tolist() == [True, False, False]
     assert SPEC.legal(full, 8).tolist() == [True, True, False]
     assert SPEC.legal(full, 21).tolist() == [True, True, True]
+    # Eight edges that leave the output out: the ninth must lead to it.
+    edges = [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 2), (1, 3), (1, 4)]
+    most = jnp.array([int(edge in edges) for edge in EDGES] + [0] * 5)
+    assert SPEC.legal(most, EDGES.index((1, 5))).tolist() == [True, False, False]
+    assert SPEC.legal(most, EDGES.index((5, 6))).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("nodes", [3, 4, 5])
+def test_legal_vectors_are_all_that_have_a_path_and_few_edges(nodes):
+    spec = spec_of(nodes)
+    legal = np.array(list(spec.enumerate()), np.int32)
+    every = itertools.product(*map(range, spec.num_choices))
+    every = np.array(list(every), np.int32)
+    forms, is_cell = jax.jit(jax.vmap(partial(canonical, nodes=nodes)))(every)
+    few = every[:, : -(nodes - 2)].sum(axis=1) <= 9
+    np.testing.assert_array_equal(legal, every[np.asarray(is_cell) & few])
+    assert spec.size() == len(legal)
+    forms = np.unique(np.asarray(forms)[np.asarray(is_cell) & few], axis=0)
+    assert len(forms) == spec.rule.architectures(spec) == UNIQUE[nodes]
+
+
+def test_draws_and_mutants_are_cells_and_sets_of_edges_are_equally_likely():
+    keys = jax.random.split(jax.random.key(0), 600)
+    drawn = jax.jit(jax.vmap(SPEC.sample))(keys)
+    mutants = jax.jit(jax.vmap(SPEC.mutate))(keys, drawn)
+    for cells in (drawn, mutants):
+        assert canonical_of(cells)[1].all() and cells[:, :21].sum(1).max() == 9
+    with_first = sum(math.comb(20, k) for k in range(9)) / 695_860
+    assert abs(float(drawn[:, 0].mean()) - with_first) < 4 * 0.5 / 600**0.5
+    # Of three nodes: edges 0-1, 0-2, 1-2, each taken or not where a path remains.
+    edges = jax.jit(jax.vmap(spec_of(3).sample))(jax.random.split(keys[0], 4000))
+    found = np.bincount(edges[:, :3] @ np.array([4, 2, 1]), minlength=8) / 4000
+    expected = [0, 0, 0.25, 0.25, 0, 0.25, 0.125, 0.125]
+    np.testing.assert_allclose(found, expected, atol=4 * 0.43 / 4000**0.5)
 
 
 def test_isomorphic_cells_have_one_canonical_form():
@@ -142,6 +192,98 @@ def test_nodes_on_no_path_count_for_nothing():
 def test_other_cells_are_refused(adjacency, operations, message):
     with pytest.raises(ValueError, match=message):
         cell(adjacency, operations)
+
+
+# ---- tables -------------------------------------------------------------------------
+
+SMALL = spec_of(4)
+
+
+def small_table(path, cells=slice(None), **columns):
+    """Of all cells of four nodes at most, whose reward is the number of edges."""
+    legal = np.array(list(SMALL.enumerate()), np.int32)
+    forms = jax.jit(jax.vmap(partial(canonical, nodes=4)))(legal)[0]
+    rows = np.unique(np.asarray(forms), axis=0)[::-1][cells]
+    edges = 10.0 * rows[:, :6].sum(axis=1)
+    arrays = {"decisions": rows, "reward_toy": edges, "value_toy": edges + 1}
+    np.savez(path, **arrays | {"cost_toy": np.full(len(rows), 2.0)} | columns)
+    return str(path)
+
+
+def test_every_vector_finds_the_row_of_its_cell(tmp_path):
+    table = read_table(small_table(tmp_path / "t.npz"), SMALL)
+    index = row_index(table.decisions, SMALL)
+    legal = np.array(list(SMALL.enumerate()), np.int32)
+    rows = rows_of(index, SMALL, legal[:, None])[:, 0]
+    forms = jax.jit(jax.vmap(partial(canonical, nodes=4)))(legal)[0]
+    np.testing.assert_array_equal(table.decisions[rows], forms)
+    evaluator = lookup(SMALL, table, "toy")
+    nowhere, outside = np.zeros(8, np.int32), np.full(8, 9, np.int32)
+    asked = np.stack([legal[7], nowhere, outside])
+    _, trial = jax.jit(evaluator.evaluate)(
+        jax.random.key(0), (), evaluator.data, Proposal(asked, jnp.zeros(3))
+    )
+    assert trial.valid.tolist() == [True, False, False]
+    assert trial.reward[0] == pytest.approx(forms[7, :6].sum() / 10)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"cells": slice(1, None)}, "has 90 architectures, the space 91"),
+        ({"cells": [*range(91), 5]}, "has an architecture twice, in rows 5 and 91"),
+        (
+            {"decisions": np.zeros((91, 8), int)},
+            "row 0 of the table: decision 2 .* is 0; legal: 1",
+        ),
+        (
+            {"decisions": np.tile([0, 0, 1, 0, 0, 0, 0, 2], (91, 1))},
+            "row 0 of the table is not in the canonical form",
+        ),
+    ],
+)
+def test_tables_that_do_not_hold_every_cell_once_are_refused(
+    tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        read_table(small_table(tmp_path / "t.npz", **changes), SMALL)
+
+
+def test_strategies_search_it(tmp_path):
+    config = {
+        "table": small_table(tmp_path / "t.npz"),
+        "reward": "toy",
+        "seconds": 60.0,
+        "seeds": 3,
+        "space": {"name": "nasbench101", "nodes": 4},
+        "strategies": {
+            "random": {"name": "random_search"},
+            "evolution": {
+                "name": "regularized_evolution",
+                "population": 8,
+                "sample": 4,
+            },
+        },
+    }
+    report = compare(config, tmp_path / "compare")
+    assert report["datasets"]["toy"]["best"] == 61  # all six edges
+    random, evolution = (
+        report["strategies"][k]["toy"] for k in ("random", "evolution")
+    )
+    assert random["evaluations"] == evolution["evaluations"] == 30
+    with np.load(config["table"]) as table:
+        mean = table["value_toy"].mean()
+    assert mean < random["mean"] <= 61 and mean < evolution["mean"] <= 61
+
+
+def test_it_has_no_networks():
+    space = SPACES["nasbench101"](nodes=4)
+    with pytest.raises(ValueError, match="nasbench101 has no networks"):
+        space.module("final")
+    with pytest.raises(ValueError, match="the space has only tables"):
+        check_sampled("training", space)
+    with pytest.raises(ValueError, match="nodes is 8; it must be 3 to 7"):
+        SPACES["nasbench101"](nodes=8)
 
 
 # ---- files --------------------------------------------------------------------------

@@ -5,9 +5,10 @@
     python -m launch.report --workdir=runs/enas --gif=best.gif
 
 The file needs no network and no server; without ``--out`` it is ``report.html`` in the
-first workdir.  It may be written while the search runs.  Workdirs shown together are of
-one space.  ``--count`` architectures of each are counted for the scatters by parameters
-and multiply-adds, for ``--seconds`` at most.
+first workdir.  It may be written while the search runs, and is of the stage that a
+search in stages is in.  Workdirs shown together are of one space.  ``--count``
+architectures of each are counted for the scatters by parameters and multiply-adds, for
+``--seconds`` at most.
 """
 
 import os
@@ -20,6 +21,7 @@ from launch import command
 from launch.command import UserError, user_errors
 from launch.describe import summary
 from launch.reporting.run import Run, read_run
+from launch.stages import latest_stage
 
 
 def read_runs(workdirs: Sequence[str]) -> dict[str, Run]:
@@ -32,7 +34,9 @@ def read_runs(workdirs: Sequence[str]) -> dict[str, Run]:
     paths = [os.path.normpath(path) if "://" not in path else path for path in workdirs]
     if not paths or len(set(paths)) < len(paths):
         raise UserError(f"--workdir is {','.join(workdirs)!r}; name each workdir once")
-    runs = dict(zip(_names(paths), map(read_run, paths), strict=True))
+    names = _names(paths)
+    paths = [os.fspath(latest_stage(epath.Path(path))) for path in paths]
+    runs = dict(zip(names, map(read_run, paths), strict=True))
     (first, reference), *others = runs.items()
     for name, run in others:
         same = run.subject.space == reference.subject.space

@@ -51,6 +51,21 @@ def search_stages(
     return result
 
 
+def latest_stage(workdir: epath.Path) -> epath.Path:
+    """The folder of the stage that a search in stages is in; else the workdir itself.
+
+    Args:
+      workdir: of a search, with stages or without; the last stage's own.
+    """
+    folder, stage = workdir, 1
+    while not (workdir / "config.json").exists():
+        begun = workdir / f"stage_{stage}"
+        if not (begun / "config.json").exists():
+            break
+        folder, stage = begun, stage + 1
+    return folder
+
+
 def _check_rounds(config: ConfigDict) -> None:
     if "stage_rounds" not in config.strategy:
         return

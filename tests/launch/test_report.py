@@ -206,6 +206,16 @@ def test_a_workdir_without_its_data_has_a_report(runs, tmp_path):
     assert run["counted"][0] == 0 and "nor_" in run["drawn"][0]["svg"]
 
 
+def test_a_search_in_stages_is_shown_by_the_stage_that_it_is_in(runs, tmp_path):
+    for stage, rounds in ((1, 2), (2, 1)):
+        runs.make(tmp_path / f"run/stage_{stage}", rounds=rounds, trials=5)
+    (found,) = read_runs([str(tmp_path / "run")]).items()
+    assert found[0] == "run" and len(found[1].rounds) == 1
+    runs.make(tmp_path / "run", rounds=3, trials=5)  # the last stage
+    (last,) = read_runs([str(tmp_path / "run")]).values()
+    assert len(last.rounds) == 3
+
+
 def test_a_winner_that_was_no_trial_has_its_text(runs, tmp_path):
     folder = runs.finish(runs.make(tmp_path / "run", rounds=1, trials=5))
     (run,) = read(page(read_runs([str(folder)]), count=0))["runs"]

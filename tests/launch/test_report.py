@@ -207,6 +207,7 @@ def test_a_workdir_without_its_data_has_a_report(runs, tmp_path):
 
 
 def test_a_search_in_stages_is_shown_by_the_stage_that_it_is_in(runs, tmp_path):
+    (tmp_path / "run").mkdir()
     for stage, rounds in ((1, 2), (2, 1)):
         runs.make(tmp_path / f"run/stage_{stage}", rounds=rounds, trials=5)
     (found,) = read_runs([str(tmp_path / "run")]).items()

@@ -44,5 +44,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.retrain.update(
         space={"channels": 16, "cells": 5}, **common.NASBENCH201_RETRAIN
     )
-    smoke = {"space": {"channels": 4, "cells": 1}}
+    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
     return common.vary(config, arg, smoke)

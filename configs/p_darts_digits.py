@@ -28,5 +28,5 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluator.restart_epochs = 8
     config.train.rounds = 24
-    smoke = {"space": {"channels": 4, "cells": 1}}
+    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
     return common.vary(config, arg, smoke)

@@ -29,5 +29,5 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluator.update(restart_epochs=4, pad=4, flip=True)
     config.train.rounds = 12
-    smoke = {"space": {"channels": 4, "cells": 1}}
+    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
     return common.vary(config, arg, smoke)

@@ -48,5 +48,5 @@ def get_config(arg: str = "") -> ConfigDict:
         alternate=False,
     )
     config.train.rounds = 40
-    smoke = {"space": {"channels": 4, "cells": 1}}
+    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
     return common.vary(config, arg, smoke)

@@ -5,8 +5,8 @@
 
 What avoids the collapse of `darts_nasbench201_cifar10`, whose network and steps it has:
 ops are dropped in three stages, "none" last of all, and at most two skips are derived.
-Hours: 0.3 on a CPU core.
-Expected: see the README.
+Hours: 0.15 on a CPU core.
+Expected: cells of 93.24, 87.67 and 92.92 % in the table for seeds 0 to 2.
 """
 
 from ml_collections import ConfigDict

@@ -261,9 +261,13 @@ def build(config: Mapping[str, Any], dataset: Dataset | None = None) -> Search:
     Raises:
       UserError: on anything that the user can put right.
     """
+    from launch.final import check_retraining  # which builds spaces by this module
+
     config = resolve(config)
     train = Train(**config.train.to_dict())
-    dataset = build_dataset(config) if dataset is None else dataset
+    if dataset is None:
+        dataset = build_dataset(config)
+        check_retraining(config, dataset)
     space = build_space(config, dataset.classes)
     task = build_task(config, dataset.classes)
     with user_errors(f"config.strategy.name, of config.space.name={config.space.name}"):

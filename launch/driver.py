@@ -27,7 +27,6 @@ from launch.build import Search, build, resolve
 from launch.checkpoints import from_host, host_shapes
 from launch.command import Interrupted, UserError
 from launch.derive import derive, final_candidates
-from launch.final import check_retraining
 from launch.planner import Planner
 from launch.prepare import prepare_jax
 from launch.settings import config_sha256
@@ -74,9 +73,7 @@ def search(
     prepare_jax(config)
     workdir, result = epath.Path(workdir), None
     with distributed.all_or_none():
-        if built is None:
-            built = build(config)
-            check_retraining(built.config, built.dataset)
+        built = build(config) if built is None else built
         if distributed.is_main():
             workdir = open_workdir(workdir, config)
             if command is not None:

@@ -62,8 +62,8 @@ def check_retraining(config: ConfigDict, dataset: Dataset) -> None:
       UserError: as retraining would.
     """
     space = final_space(config, dataset.classes)
-    if not space.bindings:  # of a table alone
-        return
+    if not space.bindings or config.evaluator.name == "tabular":
+        return  # a table's data set is there for its number of classes alone
     task = build_task(final_config(config), dataset.classes)
     with user_errors("config.retrain"):
         check_recipe(space, task, dataset, **recipe_options(config))

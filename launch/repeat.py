@@ -21,7 +21,6 @@ from launch import command
 from launch.build import build, resolve
 from launch.command import check_seeds
 from launch.driver import search
-from launch.final import check_retraining
 from launch.prepare import prepare_jax
 from launch.retrain import retrain
 from launch.tables import mean_accuracy
@@ -48,7 +47,6 @@ def repeat(
     config = resolve(config)
     prepare_jax(config)
     built = build(config)
-    check_retraining(built.config, built.dataset)
     runs = []
     for seed in seeds:
         print(f"== seed {seed}", flush=True)

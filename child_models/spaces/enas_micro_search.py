@@ -155,7 +155,7 @@ class Stage(nn.Module):
 
     nodes: int
     channels: int
-    remat: bool
+    remat: bool = True
 
     @nn.compact
     def __call__(self, states: States, cells: tuple[tuple[Choice, ...], ...]) -> States:

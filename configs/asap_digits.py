@@ -20,5 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.strategy = ConfigDict(
         {"name": "asap", "learning_rate": 1e-2, "temperature": 1.2, "decay": 0.91}
     )
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -138,6 +138,7 @@ NASBENCH201_RETRAIN = {
     "pad": 4,
     "flip": True,
 }
+NASBENCH201_SMOKE = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
 
 
 def vary(config: ConfigDict, arg: str, smoke: dict[str, Any]) -> ConfigDict:

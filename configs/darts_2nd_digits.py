@@ -19,5 +19,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config = common.relaxed_on_digits()
     config.strategy = ConfigDict({"name": "darts", "learning_rate": 1e-2})
     config.evaluator.hypergradient = "finite_difference"
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

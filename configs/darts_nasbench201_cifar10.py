@@ -5,10 +5,10 @@
 
 Without ``--config.data.name`` it takes CIFAR-10 from TensorFlow Datasets.  Of 10,000
 images half train shared weights, half their architecture's; the file has x_train
-y_train x_test y_test.  The network is small, N=1 and C=8; images are not
-augmented and the rate of the architecture's weights is 100 times that of the paper,
-so that what takes the paper 50 epochs is seen in 16: as the shared weights fit their
-images, skips take over, and the search warns of it.
+y_train x_test y_test.  The network is small, N=1 and C=8.  Images are
+not augmented and the rate of the architecture's weights is 100 times that of the paper,
+chosen so that its collapse shows in 16 epochs: skips take over, and the search warns.
+With augmentation, a rate of 6e-3 and 20 rounds seed 0 found 91.37 % without a skip.
 Hours: 0.3 on a CPU core.
 Expected: see the README.  Published, of longer searches, are 54.30 %, a cell of skips
 only; the mean of all cells is 87.06, and six 3x3 convolutions have 93.76.
@@ -44,5 +44,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.retrain.update(
         space={"channels": 16, "cells": 5}, **common.NASBENCH201_RETRAIN
     )
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -47,5 +47,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.derive.n = 100
     config.train.rounds = 50
     config.retrain.update(space={"cells": 5}, **common.NASBENCH201_RETRAIN)
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -28,5 +28,4 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluator.restart_epochs = 8
     config.train.rounds = 24
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -36,5 +36,4 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     config.schedule.update(policy_steps=11, samples=8, warmup_rounds=5)
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -48,5 +48,4 @@ def get_config(arg: str = "") -> ConfigDict:
         alternate=False,
     )
     config.train.rounds = 40
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

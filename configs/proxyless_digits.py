@@ -24,5 +24,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.schedule.warmup_rounds = 10
     config.train.rounds = 40
     config.evaluator.restart_epochs = 40
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

@@ -20,5 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config = common.trials_on_digits()
     config.space.update(name="nasbench201", channels=8, cells=1)
     config.strategy = ConfigDict({"name": "random_search"})
-    smoke = {"space": {"channels": 4, "cells": 1, "nodes": 3}}
-    return common.vary(config, arg, smoke)
+    return common.vary(config, arg, common.NASBENCH201_SMOKE)

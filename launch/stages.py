@@ -5,6 +5,7 @@ A stage is a search like any other: it compiles once, and its workdir is ``stage
 one has left on each edge are all that the next one takes over.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def search_stages(
         if distributed.is_main():
             print(f"== stage {stage + 1} of {count}", flush=True)
         is_last = stage == count - 1
-        folder = workdir if is_last else workdir / f"stage_{stage + 1}"
+        folder = workdir if is_last else _folder(workdir, stage)
         result = search(stage_config(config, stage, kept), folder)
         kept = result["diagnostics"]["kept"]
     return result
@@ -57,13 +58,19 @@ def latest_stage(workdir: epath.Path) -> epath.Path:
     Args:
       workdir: of a search, with stages or without; the last stage's own.
     """
-    folder, stage = workdir, 1
-    while not (workdir / "config.json").exists():
-        begun = workdir / f"stage_{stage}"
-        if not (begun / "config.json").exists():
-            break
-        folder, stage = begun, stage + 1
-    return folder
+    latest = workdir
+    if not (workdir / "config.json").exists():
+        for stage in itertools.count():
+            folder = _folder(workdir, stage)
+            if not (folder / "config.json").exists():
+                break
+            latest = folder
+    return latest
+
+
+def _folder(workdir: epath.Path, stage: int) -> epath.Path:
+    """The workdir of a stage, numbered from 0, but for the last one's."""
+    return workdir / f"stage_{stage + 1}"
 
 
 def _check_rounds(config: ConfigDict) -> None:

@@ -224,6 +224,7 @@ class Book:
             "space": self._config.space.name,
             "strategy": self._config.strategy.name,
             "best": {k: v for k, v in scored[0].items() if k != "source"},
+            "text": picture(self._spec, scored[0]["decisions"]),
             "candidates": scored,
             "budget": {
                 "scored": progress.scored,

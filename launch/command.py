@@ -126,7 +126,7 @@ def run(main: Callable[..., int | None], verbs: Sequence[str] = ()) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells every step at INFO
+            logging.set_verbosity(logging.ERROR)  # Orbax warns of a slow disk
         chosen = argv[1:2] if verbs else []
         if verbs and (not chosen or chosen[0] not in verbs):
             _fail(

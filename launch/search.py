@@ -41,7 +41,7 @@ def main() -> None:
 
 def _tell(result: dict[str, Any], workdir: str, config: ConfigDict) -> None:
     best, n = result["best"], len(result["candidates"])
-    print(f"best of {n} candidates: {best['genotype']}")
+    print(f"best of {n} candidates: {best['genotype']}\n{result['text']}")
     if "cost" in best:
         print(
             f"its cost, {config.objective.cost}, is {best['cost']:g}; its reward "

@@ -27,9 +27,9 @@ SMALL = {
 SLOW = pytest.mark.slow
 
 
-def make(folder, name):
+def make(folder, name, dtype="float32"):
     """An artefact of a random architecture and untrained weights."""
-    arguments = {"classes": 3, "dtype": "float32", **SMALL[name]}
+    arguments = {"classes": 3, "dtype": dtype, **SMALL[name]}
     space = SPACES[name](**arguments)
     decisions = space.spec.sample(jax.random.key(1)).tolist()
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
@@ -103,6 +103,17 @@ def test_an_onnx_runtime_has_the_same_logits_for_any_batch(tmp_path, name):
     for batch in (4, 1):
         (found,) = session.run(["logits"], {"images": images[:batch]})
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4 * scale)
+
+
+def test_a_network_of_bfloat16_is_one_of_float32_in_onnx(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    network, images = make(tmp_path, "nasbench201", "bfloat16")
+    (found,) = runtime.InferenceSession(onnx(network)).run(None, {"images": images})
+    expected = np.asarray(make(tmp_path, "nasbench201")[0].logits(images))
+    atol = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=atol)
+    assert np.abs(network.logits(images) - expected).max() > atol
 
 
 def test_both_programs_run_without_this_project(tmp_path):

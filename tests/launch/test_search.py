@@ -244,6 +244,7 @@ def test_the_result_and_its_company(toy, tmp_path, capsys):
         "space",
         "strategy",
         "best",
+        "text",
         "candidates",
         "budget",
         "diagnostics",

@@ -278,6 +278,42 @@ def test_no_gradient_reaches_a_live_branch_of_weight_zero_but_its_weight_learns(
     np.testing.assert_allclose(learnt, [0.0, 9.0, 0.0])
 
 
+def test_a_step_costs_less_with_each_branch_that_dies():
+    ran = []  # a branch a run
+
+    class Told(nn.Module):
+        number: int
+
+        @nn.compact
+        def __call__(self, x):
+            jax.debug.callback(lambda: ran.append(self.number))
+            return x * self.param("w", nn.initializers.ones, ())
+
+    class Mix(nn.Module):
+        @nn.compact
+        def __call__(self, choice, x):
+            return choose(choice, [partial(Told, i) for i in range(3)], x, name="mix")
+
+    x, weight = jnp.ones(2), jnp.full(3, 1 / 3)
+    variables = Mix().init(jax.random.key(0), jnp.int32(0), x)
+
+    @jax.jit
+    @jax.grad
+    def step(variables, live):
+        return Mix().apply(variables, Weighted(weight, live), x).sum()
+
+    costs = []
+    for live in ([0, 1, 2], [0, 2], [2]):
+        ran.clear()
+        jax.block_until_ready(
+            step(variables, jnp.zeros(3, bool).at[jnp.array(live)].set(True))
+        )
+        jax.effects_barrier()
+        assert sorted(set(ran)) == live
+        costs.append(len(ran))
+    assert costs == [3 * costs[2], 2 * costs[2], costs[2]]
+
+
 def test_gates_with_their_path_cost_the_memory_of_one_branch():
     class Deep(nn.Module):
         @nn.compact
@@ -296,8 +332,9 @@ def test_gates_with_their_path_cost_the_memory_of_one_branch():
     gates = Weighted(jax.nn.one_hot(3, 6), jnp.arange(6) > 1)
 
     def loss(weight, params, choice):
-        y = Mix().apply({"params": params}, choice._replace(weight=weight), x)
-        return jnp.sum(jnp.sin(y))
+        if isinstance(choice, Weighted):
+            choice = choice._replace(weight=weight)
+        return jnp.sum(jnp.sin(Mix().apply({"params": params}, choice, x)))
 
     step, found = jax.jit(jax.grad(loss, argnums=(0, 1))), []
     for choice in (gates, gates._replace(path=jnp.int32(3))):
@@ -310,7 +347,9 @@ def test_gates_with_their_path_cost_the_memory_of_one_branch():
         *(expected, grads),
     )
     assert np.all(np.abs(grads[0][2:]) > 1e-3) and not np.any(grads[0][:2])
-    assert one < 0.5 * masked
+    alone = jax.jit(jax.grad(lambda params: loss(None, params, 3)))
+    alone = alone.lower(params).compile().memory_analysis().temp_size_in_bytes
+    assert one < 1.3 * alone and one < 0.5 * masked
 
 
 # ---- dropout, precision -------------------------------------------------------------

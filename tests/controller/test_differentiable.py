@@ -6,12 +6,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from child_models.spaces import SPACES
 from controller.spec import Decision, DecisionSpec
 from controller.strategies import STRATEGIES
-from controller.strategies.differentiable.asap import asap
+from controller.strategies.differentiable.asap import asap, heavy
 from controller.strategies.differentiable.core import (
     row_entropy,
     softmax_of_live,
@@ -181,6 +182,19 @@ def test_edges_share_each_node():
         )
 
 
+def test_edges_share_each_node_of_both_cells_of_darts():
+    spec = SPACES["darts"](classes=10).spec
+    beta = jax.random.normal(jax.random.key(2), (2, 14))
+    shares = edge_shares(spec, {"normal": beta[0], "reduce": beta[1]})
+    for row, of_cell in zip(beta, shares.values(), strict=True):
+        for first, fan in ((0, 2), (2, 3), (5, 4), (9, 5)):
+            node = of_cell[first : first + fan]
+            assert node.sum() == pytest.approx(1, abs=1e-6)
+            np.testing.assert_allclose(
+                node, jax.nn.softmax(row[first : first + fan]), rtol=1e-5
+            )
+
+
 def test_equal_edges_are_darts_over_their_number():
     strategy = pc_darts(SPEC, init_scale=0.0)
     state = strategy.init(jax.random.key(0))
@@ -235,16 +249,31 @@ def test_asap_has_grace_and_then_only_loses_ops_and_never_the_last():
     """1.6 * 0.95^10 is the first temperature of at most 1."""
     driver = Driver(asap(SPEC, learning_rate=0.2, weight_decay=0.0))
     slope = jax.random.normal(jax.random.key(3), (7, 4))
-    states, *_ = driver.run({"normal": slope}, 60)
+    states, _, proposals = driver.run({"normal": slope}, 60)
     for state in states[1:11]:
         np.testing.assert_array_equal(
             state.params["normal"], states[0].params["normal"]
         )
     assert np.any(states[11].params["normal"] != states[0].params["normal"])
     alive = [np.asarray(state.live["normal"]) for state in states]
-    for before, after in zip(alive, alive[1:], strict=False):
+    for i, (before, after) in enumerate(zip(alive, alive[1:], strict=False)):
         assert not np.any(after & ~before) and after.any(axis=1).all()
+        logits = np.where(before, states[i + 1].params["normal"], -np.inf)
+        assert after[np.arange(7), logits.argmax(axis=1)].all()  # the heaviest stays
+        # The supernet runs what is alive: each op that goes makes a step cheaper.
+        np.testing.assert_array_equal(proposals[i].relaxed["live"]["normal"], before)
     assert np.all(alive[10] == alive[0]) and np.all(alive[-1].sum(axis=1) == 1)
+    assert len({rows.sum() for rows in alive}) > 5
+
+
+def test_asap_never_prunes_the_heaviest_op():
+    weights = np.random.default_rng(0).dirichlet(np.full(8, 0.3), 500)
+    weights = np.vstack([weights, np.full((1, 8), 1 / 8)]).astype(np.float32)
+    live = np.ones_like(weights, bool)
+    kept = np.asarray(heavy({"op": weights}, {"op": live}, 0.4)["op"])
+    assert kept[np.arange(501), weights.argmax(axis=1)].all()
+    np.testing.assert_array_equal(kept, weights >= 0.4 / 8)
+    assert kept[-1].all() and np.any(kept.sum(axis=1) == 1)
 
 
 def test_asap_derives_what_it_has_left_in_the_space_of_darts():
@@ -296,6 +325,29 @@ def test_p_darts_keeps_fewer_ops_in_each_stage_nested():
     ]
     assert rests == [True, True, False, False] * 3 + [True, True]
     assert np.abs(states[4].params["op"]).max() < 0.01
+
+
+def test_p_darts_goes_from_8_ops_an_edge_to_5_to_3_to_the_one_that_is_derived():
+    """Where "none" is the heaviest to the end, the heaviest of the others is taken."""
+    spec = SPACES["darts"](classes=10).spec
+    options = {"stage_rounds": 4, "rest_rounds": 1, "learning_rate": 0.1}
+    driver = Driver(p_darts(spec, max_skips=None, **options))
+    slope = jnp.tile(jnp.linspace(0.2, -1.0, 8).at[0].set(-1.0), (14, 1))
+    states, *_ = driver.run({"normal": slope, "reduce": slope}, 12)
+    alive = [np.asarray(state.live["normal"]) for state in states]
+    assert [rows.sum(axis=1).tolist() for rows in alive] == [
+        [count] * 14 for count in [8] * 4 + [5] * 4 + [3] * 5
+    ]
+    assert alive[-1][:, [0, 6, 7]].all()
+    heavy_none = jnp.tile(jnp.arange(8.0).at[0].set(20.0), (14, 1))
+    logits = {"normal": heavy_none, "reduce": heavy_none}
+    last, *_ = driver._step(
+        jax.random.key(0),
+        states[-1].replace(params=logits),
+        jax.tree.map(jnp.zeros_like, logits),
+    )
+    derived = np.asarray(last.genotype)
+    assert np.sum(derived == 7) == 16 and spec.is_legal(derived)
 
 
 def test_a_stage_of_its_own_begins_with_what_is_kept():
@@ -354,6 +406,46 @@ def test_of_equal_skips_one_at_a_time_is_forbidden(most):
     assert spec.is_legal(derived)
 
 
+@pytest.fixture(scope="module")
+def cap():
+    """``(weights, most)`` -> derived in DARTS's space, compiled once for all caps."""
+    spec = SPACES["darts"](classes=10).spec
+    return spec, jax.jit(lambda w, most: capped_derivation(spec, w, most, "normal"))
+
+
+def published_cap(rows, most):
+    """The authors' loop in plain Python: the decisions of a cell."""
+    rows = rows.copy()
+    rows[:, 0] = 0
+    while True:
+        decisions, first = np.zeros(14, int), 0
+        for fan in (2, 3, 4, 5):
+            strength = rows[first : first + fan].max(axis=1)
+            for e in first + np.argsort(-strength)[:2]:
+                decisions[e] = rows[e].argmax()
+            first += fan
+        skips = np.flatnonzero(decisions == 3)
+        if len(skips) <= most:
+            return decisions
+        rows[skips[rows[skips, 3].argmin()], 3] = 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_cap_leaves_so_many_skips_and_two_edges_a_node(cap, seed):
+    spec, derive = cap
+    rows = np.random.default_rng(seed).dirichlet([1, 1, 1, 4, 1, 1, 1, 1], (2, 14))
+    weights = {"normal": jnp.array(rows[0]), "reduce": jnp.array(rows[1])}
+    counts = []
+    for most in range(8, -1, -1):
+        derived = np.asarray(derive(weights, most))
+        np.testing.assert_array_equal(derived[:14], published_cap(rows[0], most))
+        np.testing.assert_array_equal(derived[14:], published_cap(rows[1], 8))
+        assert spec.is_legal(derived)
+        counts.append(int(np.sum(derived[:14] == 3)))
+        assert counts[-1] <= most
+    assert counts[0] > counts[-1] == 0
+
+
 def test_what_was_dropped_is_not_derived_for_a_forbidden_op():
     rows = [[0.6, 0.4, 0.0, 0.0]] * EDGES
     derived = capped_derivation(SPEC, padded(rows, (0.0, 0.5, 0.5)), 0)
@@ -386,21 +478,39 @@ def test_two_paths_are_drawn_and_one_is_active():
 
 @pytest.mark.parametrize("paths", [2, None])
 def test_the_gate_gradient_is_that_of_the_softmax(paths):
-    """sum_j dL/dg_j p_j (delta_ij - p_i), and its sum over i is 0."""
-    strategy = proxylessnas(SPEC, paths=paths, learning_rate=1.0, adam_b1=0.0)
-    state = strategy.init(jax.random.key(0))
-    logits = jax.random.normal(jax.random.key(7), (7, 4))
-    gates = jax.random.normal(jax.random.key(8), (7, 4))
-    live = strategy.propose(jax.random.key(1), state, 1)[0].relaxed["live"]["normal"]
-    p = np.asarray(jax.nn.softmax(logits, axis=1, where=live))
-    expected = p * (gates - np.sum(gates * p, axis=1, keepdims=True))
-    by_hand = np.einsum("rj,rij->ri", gates * p, np.eye(4)[None] - p[:, :, None])
-    np.testing.assert_allclose(expected, by_hand, atol=1e-6)
-    found = jax.grad(
-        lambda a: jnp.sum(softmax_of_live({"n": a}, {"n": live})["n"] * gates)
-    )(logits)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
+    """sum_j dL/dg_j p_j (delta_ij - p_i): the chain rule at the path that was drawn.
+
+    An edge's ops return fixed vectors o_j, and the loss bends.  At the sampled point
+    m = o of the active op, dL/dg_j = <dL/dm, o_j>.
+    """
+    strategy = proxylessnas(SPEC, paths=paths, idle=())
+    logits = jax.random.normal(jax.random.key(7), (7, 4)).at[6, 3].set(0)
+    state = strategy.init(jax.random.key(0)).replace(params={"normal": logits})
+    proposal, _ = strategy.propose(jax.random.key(1), state, 1)
+    gates, live = (proposal.relaxed[k]["normal"] for k in ("weights", "live"))
+    assert np.all(gates.sum(axis=1) == 1)
+    outputs = jax.random.normal(jax.random.key(8), (7, 4, 5))
+
+    def loss(gates):
+        return jnp.sum(jnp.sin(jnp.einsum("rj,rjd->rd", gates, outputs)))
+
+    slope = jax.grad(loss)(gates)
+    active = jnp.einsum("rj,rjd->rd", gates, outputs)
+
+    def softmax_sum(logits):
+        mean = jnp.einsum("rj,rjd->rd", jax.nn.softmax(logits, where=live), outputs)
+        return jnp.sum(jnp.cos(active) * mean)
+
+    expected = np.asarray(jax.grad(softmax_sum)(logits))
+    p = np.asarray(jax.nn.softmax(logits, where=live))
+    by_hand = np.einsum("rj,rij->ri", slope * p, np.eye(4)[None] - p[:, :, None])
+    np.testing.assert_allclose(by_hand, expected, atol=1e-5)
+    np.testing.assert_allclose(expected.sum(axis=1), 0, atol=1e-5)
+    trial = Trial(proposal, jnp.zeros(1), jnp.ones(1, bool), gradient={"normal": slope})
+    new, _ = strategy.update(jax.random.key(2), state, trial)
+    # Without a decay the first moment of Adam is the gradient that it saw.
+    found = optax.tree.get(new.opt_state, "mu")["normal"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_paths_that_were_not_drawn_keep_their_probability():
@@ -449,8 +559,29 @@ def test_the_expected_cost_of_one_architecture_is_the_sum_of_its_costs():
     cost = {"conv": 2.5, "pool": 1.0}
     table = cost_table(SPEC, cost)["normal"]
     decisions = jnp.array([2, 3, 0, 1, 2, 3, 2])
-    weights = SPEC.one_hot(decisions)["normal"]
-    assert jnp.sum(weights * table) == 3 * 2.5 + 2 * 1.0
+    logits = jax.tree.map(lambda one: 90.0 * one, SPEC.one_hot(decisions))
+    weights = softmax_of_live(logits, own_choices(SPEC))["normal"]
+    assert jnp.sum(weights * table) == pytest.approx(3 * 2.5 + 2 * 1.0)
+
+
+def test_the_slope_of_the_expected_cost_is_added_to_that_of_the_loss():
+    cost = {"conv": 2.5, "pool": 1.0}
+    options = {"paths": None, "idle": (), "cost": cost, "cost_weight": 3.0}
+    strategy = proxylessnas(SPEC, **options)
+    state = strategy.init(jax.random.key(0))
+    proposal, _ = strategy.propose(jax.random.key(1), state, 1)
+    trial = Trial(proposal, jnp.zeros(1), jnp.ones(1, bool), gradient=ZERO)
+    new, _ = strategy.update(jax.random.key(2), state, trial)
+
+    def expected_cost(params):
+        weights = softmax_of_live(params, own_choices(SPEC))["normal"]
+        return jnp.sum(weights * cost_table(SPEC, cost)["normal"])
+
+    np.testing.assert_allclose(
+        optax.tree.get(new.opt_state, "mu")["normal"],
+        3.0 * jax.grad(expected_cost)(state.params)["normal"],
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("paths", [2, None])
@@ -461,7 +592,8 @@ def test_a_heavy_cost_chooses_the_cheapest_path(paths):
             SPEC, paths=paths, idle=(), cost=cost, cost_weight=100.0, learning_rate=0.1
         )
     )
-    states, *_ = driver.run(ZERO, 100)
+    against = padded([[-1.0, -1.0, 1.0, -1.0]] * EDGES, (-1.0, -1.0, 1.0))
+    states, *_ = driver.run(against, 100)  # all that the loss would rather have
     assert states[-1].genotype.tolist() == [2] * 7
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from controller.policies.categorical import categorical_policy
@@ -59,15 +60,18 @@ def exact(logits):
     return jax.nn.logsumexp(log_prob + LOG_LIKELIHOOD)
 
 
+STRATEGY = parsec(SPEC, adam_b1=0.0)  # whose first moment is the gradient itself
+START = STRATEGY.init(jax.random.key(0)).replace(params=LOGITS)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def estimate(key, n):
-    decisions, _ = POLICY.sample(LOGITS, key, n)
-    weights = importance(log_likelihood(decisions), jnp.ones(n, bool))
-
-    def surrogate(logits):
-        return jnp.sum(weights * POLICY.evaluate(logits, decisions).log_prob)
-
-    return jax.grad(surrogate)(LOGITS)
+    """The gradient that the strategy ascends, from n samples."""
+    proposal, _ = STRATEGY.propose(key, START, n)
+    reward = log_likelihood(proposal.decisions)
+    trial = Trial(proposal, reward, jnp.ones(n, bool))
+    state, _ = STRATEGY.update(key, START, trial)
+    return -optax.tree.get(state.opt_state, "mu")
 
 
 def test_many_samples_give_the_gradient_of_the_evidence():
@@ -101,13 +105,10 @@ def test_weights_sum_to_one_at_any_size_of_the_likelihood():
 
 def test_equal_likelihoods_teach_nothing_on_average():
     def one(key):
-        decisions, _ = POLICY.sample(LOGITS, key, 8)
-
-        def surrogate(logits):
-            log_prob = POLICY.evaluate(logits, decisions).log_prob
-            return jnp.sum(importance(jnp.zeros(8), jnp.ones(8, bool)) * log_prob)
-
-        return jax.grad(surrogate)(LOGITS)
+        proposal, _ = STRATEGY.propose(key, START, 8)
+        trial = Trial(proposal, jnp.full(8, -3.0), jnp.ones(8, bool))
+        state, _ = STRATEGY.update(key, START, trial)
+        return optax.tree.get(state.opt_state, "mu")
 
     keys = jax.random.split(jax.random.key(5), 4000)
     mean = jax.jit(lambda keys: jax.vmap(one)(keys).mean(0))(keys)

@@ -7,6 +7,7 @@ import pytest
 
 from child_models.spaces.pnas_cell import PUBLISHED
 from configs import common
+from controller.loop import schedule
 from launch.build import build, resolve
 
 FOLDER = pathlib.Path(common.__file__).parent
@@ -60,6 +61,15 @@ def test_the_winner_of_pnas_is_trained_at_the_published_size():
     assert {name: sizes[name] for name in ("cells", "channels")} == {
         name: published[name] for name in ("cells", "channels")
     }
+
+
+def test_pc_darts_learns_no_architecture_before_epoch_15():
+    config = resolve(load("pc_darts_cifar10").get_config())
+    plan = schedule(rounds=config.train.rounds, **config.schedule.to_dict())
+    steps = [plan.phase(epoch).policy_steps for epoch in range(plan.rounds)]
+    assert steps == [0] * 15 + [97] * 35
+    # A round is an epoch of the half on which weights are trained.
+    assert plan.phase(0).child_steps == 25_000 // config.evaluator.batch_size == 97
 
 
 @pytest.mark.parametrize("name", NAMES)

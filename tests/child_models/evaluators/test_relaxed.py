@@ -1,5 +1,6 @@
 """The relaxed supernet: what its steps touch, and what its gradients are."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,6 +205,37 @@ def test_finite_differences_in_a_network_at_a_small_step(quick_jit):
     first, second = found.values()
     np.testing.assert_allclose(first, second, atol=1e-2 * np.abs(first).max())
     assert not np.array_equal(first, second)
+
+
+def test_dropout_after_skips_decays_by_the_epoch_of_the_weights(quick_jit):
+    class Told(nn.Module):
+        """Whose logits are the rate that it was given."""
+
+        skip_dropout: float = 0.4
+
+        @nn.compact
+        def __call__(self, choices, x, train, skip_dropout=0.0):
+            rate = skip_dropout + 0 * self.param("w", nn.initializers.ones, ())
+            return jnp.full((len(x), 3), rate)
+
+    task = TASK._replace(loss=lambda logits, labels: logits[:, 0])
+    space = SPACE._replace(module=lambda form: Told())
+    options = {"restart_epochs": 25, "skip_dropout_rest": 10, "reward": "negative_loss"}
+    evaluator = relaxed(space, task, DATASET, **SIZES, **options)
+    p, data = proposal([0.3, 0.3, 0.4]), evaluator.data
+
+    def step(state, key):
+        _, trial = evaluator.evaluate(key, state, data, p)
+        state, metrics = evaluator.improve(key, state, data, lambda key, n: p)
+        return state, (metrics["loss"], -trial.reward[0])
+
+    keys = jax.random.split(jax.random.key(1), 2 * 25 * 3)  # of 3 batches an epoch
+    state = evaluator.init(jax.random.key(0), data)
+    _, (found, next_one) = quick_jit(lambda s: jax.lax.scan(step, s, keys))(state)
+    expected = [0.4 * (25 - e - 1) / 25 for e in range(10)]
+    expected += [0.4 * np.exp(-0.2 * (e - 10)) for e in range(10, 25)]
+    np.testing.assert_allclose(found, np.repeat(2 * expected, 3), rtol=1e-5)
+    np.testing.assert_allclose(next_one, found, rtol=1e-6)  # of the architecture's step
 
 
 def test_all_live_for_good_are_as_all_live(first):

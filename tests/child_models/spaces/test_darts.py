@@ -15,14 +15,21 @@ import pytest
 
 from child_models.choice import Weighted
 from child_models.cost import Cost, count
-from child_models.genotype import read_genotype, write_genotype, write_genotype_json
+from child_models.genotype import (
+    Block,
+    read_genotype,
+    write_genotype,
+    write_genotype_json,
+)
 from child_models.spaces.darts import darts
-from child_models.spaces.darts_final import layout
+from child_models.spaces.darts_final import FinalCell, layout
 from child_models.spaces.darts_ops import KNOWN_OPS, OPS, SKIP
 from child_models.spaces.darts_published import PUBLISHED
 from child_models.spaces.darts_search import CellRun, Common, Edge, cell_runs, shuffle
 from child_models.spaces.darts_spec import edge_spec, edges
 from child_models.spaces.repeated import unstack
+from controller.strategies.differentiable.darts import darts as darts_strategy
+from controller.strategies.differentiable.pc_darts import pc_darts
 
 TWO = (range(2, 4), range(2, 4))
 SPEC = edge_spec(2, ("none", "skip_connect", "sep_conv_3x3"), TWO)
@@ -563,6 +570,27 @@ def test_an_input_may_be_read_twice_where_nodes_decide_for_pairs():
     assert cost == expected_cost(read_genotype(text), 2, 3, 3)._replace(params_aux=0)
 
 
+def test_final_paths_are_dropped_by_sample_and_identities_never():
+    layer = layout(3, 4, "cifar")[0]
+    cell = FinalCell(layer, OPS, (2,), train=True)
+    x = jax.random.normal(jax.random.key(0), (64, 4, 4, 4))
+    skip, pool = OPS.index(SKIP), OPS.index("avg_pool_3x3")
+    pair = [Block((0, 1), (skip, pool))]
+    variables = cell.init(jax.random.key(1), pair, x, x, 0.0)
+
+    def node(ops, rate):
+        block, rngs = [Block((0, 1), ops)], {"dropout": jax.random.key(2)}
+        return cell.apply(variables, block, x, x, rate, rngs=rngs)
+
+    np.testing.assert_array_equal(node((skip, skip), 0.25), node((skip, skip), 0.0))
+    none = node((skip, OPS.index("none")), 0.0)
+    path = np.asarray(node((skip, pool), 0.0) - none)
+    left = np.asarray(node((skip, pool), 0.25) - none)
+    dropped = np.all(left == 0, axis=(1, 2, 3))
+    assert 0 < dropped.sum() < 32
+    np.testing.assert_allclose(left[~dropped], path[~dropped] / 0.75, atol=1e-5)
+
+
 # ---- layout -------------------------------------------------------------------------
 
 
@@ -612,6 +640,43 @@ def test_a_mixed_edge_is_the_weighted_sum_of_its_ops():
     edge = edge_of(("none", "skip_connect"), 1, 1)
     choice = Weighted(jnp.array([0.25, 0.5]), jnp.array([True, True]))
     np.testing.assert_allclose(through(edge, choice, IMAGES), 0.5 * IMAGES, rtol=1e-6)
+
+
+LIGHT = ("none", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
+
+
+def test_a_mixed_edge_of_large_one_hot_logits_is_its_single_op():
+    edge = edge_of(LIGHT, 1, 1)
+    mixed = jax.jit(lambda w: through(edge, Weighted(w, None), IMAGES))
+    single = jax.jit(lambda op: through(edge, op, IMAGES))
+    for op in range(4):
+        weights = jax.nn.softmax(60.0 * jax.nn.one_hot(op, 4))
+        np.testing.assert_allclose(mixed(weights), single(jnp.int32(op)), atol=1e-6)
+
+
+def test_at_k_of_1_and_equal_edges_pc_darts_is_darts_over_a_nodes_inputs():
+    spec = darts(classes=10, ops=LIGHT).spec
+    keys, found = jax.random.split(jax.random.key(3)), {}
+    alpha = {
+        cell: jax.random.normal(key, (14, 4))
+        for cell, key in zip(spec.groups, keys, strict=True)
+    }
+    beta = {cell: jnp.zeros(14) for cell in alpha}
+    for factory, params in (
+        (darts_strategy, alpha),
+        (pc_darts, {"alpha": alpha, "beta": beta}),
+    ):
+        strategy = factory(spec)
+        state = strategy.init(keys[0]).replace(params=params)
+        proposal, _ = strategy.propose(keys[1], state, 1)
+        found[factory] = proposal.relaxed["weights"]
+    edge = edge_of(LIGHT, 1, 1)
+    mixed = jax.jit(lambda w: through(edge, Weighted(w, None), IMAGES))
+    for e, fan in ((0, 2), (4, 3), (5, 4), (13, 5)):
+        plain, shared = (
+            mixed(found[f]["normal"][e]) for f in (darts_strategy, pc_darts)
+        )
+        np.testing.assert_allclose(shared, plain / fan, atol=1e-6)
 
 
 def test_the_shuffle_is_the_permutation_of_pc_darts():

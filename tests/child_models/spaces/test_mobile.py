@@ -144,11 +144,15 @@ def test_random_networks_cost_what_their_blocks_do():
 def test_zero_on_all_optional_blocks_leaves_a_network_of_six():
     spec = mobile(classes=1000).spec
     space, decisions = mobile(classes=1000), spec.decode(" | ".join(["k3e3"] * 6))
-    choices = space.bind(decisions)
-    variables = jax.eval_shape(
-        lambda x: space.module("final").init(jax.random.key(0), choices, x, True),
+    assert [spec.decisions[t].choices[d] for t, d in enumerate(decisions)].count(
+        "zero"
+    ) == 15
+    choices, init = space.bind(decisions), space.module("final").init_with_output
+    logits, variables = jax.eval_shape(
+        lambda x: init(jax.random.key(0), choices, x, True),
         jnp.ones((1, 224, 224, 3)),
     )
+    assert logits.shape == (1, 1000)
     stages = [p for name, p in variables["params"].items() if name.startswith("stage")]
     assert len(stages) == 6 and all(set(stage) == {"first"} for stage in stages)
 

@@ -11,6 +11,8 @@ from etils import epath
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
+from launch.workdir import write_bytes  # noqa: E402
+
 _SHOWN = 0.1  # of the budget is cut off at the left, where curves are steep
 
 
@@ -78,4 +80,4 @@ def draw(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)
-    path.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from child_models.cost import count
-from child_models.spaces import SPACES
+from child_models.spaces import PUBLISHED, SPACES
 from child_models.types import Space
 from controller.spec import GraphSpec, Spec
 from launch import command
@@ -139,8 +139,10 @@ def glance(
 _BINDINGS = {"shared_weights": "sampled", "relaxed": "relaxed"}  # of a step
 
 
-def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> None:
-    """Writes the picture of an architecture, with the name of its space.
+def draw(
+    path: str, subject: Subject, spec: Spec, decisions: Sequence[int], title: str
+) -> None:
+    """Writes the picture of an architecture.
 
     Raises:
       UserError: if the file is not an SVG or PNG, or cannot be written.
@@ -150,7 +152,7 @@ def draw(path: str, subject: Subject, spec: Spec, decisions: Sequence[int]) -> N
 
     with user_errors("--draw"):
         drawn = graphs(spec, decisions, subject.space, subject.options)
-        write(path, drawn, subject.space)
+        write(path, drawn, title)
 
 
 # ---- the program --------------------------------------------------------------------
@@ -183,7 +185,8 @@ def main() -> None:
     found = describe(subject)
     spec = build(subject).spec
     if options.draw is not None:
-        draw(options.draw, subject, spec, found["decisions"])
+        title = options.arch if options.arch in PUBLISHED else subject.space
+        draw(options.draw, subject, spec, found["decisions"], title)
     if options.json:
         print(json.dumps(found))
         return

@@ -22,6 +22,7 @@ from controller.strategies.differentiable.named import (
 )
 from launch.store import Row
 
+ALL_BUT_UNIFORM = 0.99  # of the uniform entropy, that relaxed weights have at first
 MOST_SKIPS = 0.5  # of the ops that relaxed weights derive to
 IDLE_OPS = frozenset({*SKIPS, *ABSENT})
 MOST_OF_ONE = 0.95  # of all ops, that one op may be
@@ -229,7 +230,8 @@ def collapse(spec: DecisionSpec, record: Record) -> dict[str, Any] | None:
     It has where its entropy is below 2 % of the uniform policy's, where nearly all
     samples are equal, where ops that compute nothing (or skips) take over, or where
     nearly all ops are the same one.  Of relaxed weights the architecture that they
-    derive to counts; more than half of its ops as skips are too many.
+    derive to counts; more than half of its ops as skips are too many.  While the
+    weights are all but uniform, what they derive to is chance.
 
     Args:
       spec: of the space.
@@ -275,6 +277,9 @@ def _relaxed_collapse(
     spec: DecisionSpec, record: Record, idle: float | None
 ) -> dict[str, Any] | None:
     """That of what relaxed weights derive to; `idle` is its idle share if too large."""
+    uniform = _mean([math.log(n) for n in spec.num_choices])
+    if record["alpha_entropy"] > ALL_BUT_UNIFORM * uniform:
+        return None
     skips = record["derived_skip_share"]
     early = "stop early (fewer train.rounds)"
     if skips > MOST_SKIPS:

@@ -1,5 +1,7 @@
 """Round records do not depend on calls; collapse is told apart from convergence."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -190,6 +192,13 @@ def test_relaxed_weights_collapse_into_skips_and_none():
     found = collapse(SPEC, healthy | {"op_histogram": absent})
     assert "95% of the derived ops are skips or none" in found["reason"]
     assert "max_skips" in found["advice"] and "stop early" in found["advice"]
+
+
+def test_what_uniform_weights_derive_to_is_chance():
+    uniform = np.mean([math.log(n) for n in SPEC.num_choices])
+    skips = {"entropy": None, "derived_skip_share": 1.0}
+    assert collapse(SPEC, record(alpha_entropy=uniform - 1e-4, **skips)) is None
+    assert collapse(SPEC, record(alpha_entropy=0.9 * uniform, **skips)) is not None
 
 
 def test_relaxed_weights_collapse_into_one_op_that_computes():

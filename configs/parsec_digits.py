@@ -7,7 +7,7 @@ Four sampled architectures share each training step, and eight each policy step,
 their likelihoods.
 Hours: 0.02 of CPU time for the search, compilation included.
 Expected: the distribution leaves the uniform one, of 9.7 nats, after warm-up; test
-accuracies of 98.43 +- 0.09 %, of random networks 98.64 +- 0.26.
+accuracies of 98.80 +- 0.09 %, of random networks 98.70 +- 0.28.
 """
 
 from ml_collections import ConfigDict

@@ -76,11 +76,17 @@ def read_table(path: str | os.PathLike, spec: DecisionSpec) -> Table:
       spec: of the space.
 
     Raises:
-      ValueError: on a file that is no table, a column of another length, a row that is
-        no architecture of the space, and on missing or repeated architectures.
+      ValueError: on a space without bound, a file that is no table, a column of another
+        length, a row that is no architecture of the space, and on missing or repeated
+        architectures.
     """
+    if spec.size() == math.inf:
+        raise ValueError(
+            "the space has no bound; a table has a row for each of its architectures"
+        )
     arrays = read_arrays(path)
-    if "ops" in arrays and "decisions" not in arrays:
+    exported = "ops" in arrays or any(name.startswith("hp12_") for name in arrays)
+    if exported and "decisions" not in arrays:
         table = from_nasbench201(arrays)
     else:
         table = _from_columns(arrays, spec)
@@ -92,28 +98,41 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of an npz, by name.
 
     Raises:
-      ValueError: on a missing or damaged file, or one that is no npz.
+      ValueError: on a missing or damaged file, one that is no npz, or Python objects.
     """
     if not os.path.isfile(path):
         raise ValueError(f"no table {str(path)!r}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"table {path} is no npz file")
+    arrays, name = {}, None
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            for name in file.files:
+                arrays[name] = file[name]
     except DAMAGED as error:
         raise ValueError(f"table {path} is damaged: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"array {name!r} of table {path}: {error}") from error
+    return arrays
 
 
 def needed(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """The array of that name.
 
     Raises:
-      ValueError: if there is none, naming those there are.
+      ValueError: if there is none, naming those there are; of many, those alike.
+
+    >>> needed({"a_x": np.ones(3), "b_y": np.ones(3)}, "a_z")
+    Traceback (most recent call last):
+      ...
+    ValueError: the table has no column 'a_z'; it has a_x, b_y
     """
     if name not in arrays:
+        kind = name.split("_")[0]
+        known = sorted(arrays, key=lambda k: k.split("_")[0] != kind)
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
         raise ValueError(
-            f"the table has no column {name!r}; it has {', '.join(arrays)}"
+            f"the table has no column {name!r}; it has {', '.join(known[:12])}{more}"
         )
     return arrays[name]
 
@@ -193,7 +212,7 @@ def from_nasbench201(file: Mapping[str, np.ndarray]) -> Table:
     split = {"cifar10": "cifar10_valid", "cifar100": "cifar100"}
     split["imagenet16"] = "imagenet16"
 
-    decisions = np.asarray(file["ops"])
+    decisions = np.asarray(needed(file, "ops"))
 
     def column(name):
         values = np.asarray(needed(file, name), np.float64)

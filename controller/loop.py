@@ -112,7 +112,9 @@ def schedule(
         if value < low:
             raise ValueError(f"schedule.{name} is {value}; it must be {low} or more")
     if child_steps + policy_steps == 0:
-        raise ValueError("schedule: child_steps and policy_steps are both 0")
+        raise ValueError(
+            "schedule: child_steps and policy_steps are both 0; one must be 1 or more"
+        )
     if warmup_rounds and not child_steps:
         raise ValueError("schedule.warmup_rounds needs child_steps of 1 or more")
     if warmup_rounds >= rounds:

@@ -249,7 +249,8 @@ def _check_values(
                 raise ValueError(
                     f"value_{name} is not finite in {len(bad)} rows whose "
                     f"reward_{reward} is, first of "
-                    f"{spec.encode(table.decisions[bad[0]])}; it could not be reported"
+                    f"{spec.encode(table.decisions[bad[0]])}; it could not be "
+                    "reported, so its reward must be NaN too, and config.nan 'mask'"
                 )
 
 

@@ -77,7 +77,10 @@ def lookup(
     costs = np.where(unknown, np.nanmax(costs, initial=0.0), costs)
     if not np.all(costs > 0):
         row = np.flatnonzero(~(costs > 0))[0]
-        raise ValueError(f"cost_{reward} is {costs[row]} in row {row}; it must be > 0")
+        raise ValueError(
+            f"cost_{reward} is {costs[row]} in row {row}, of "
+            f"{spec.encode(table.decisions[row])}; it must be > 0"
+        )
     data = {
         "index": jax.tree.map(jnp.asarray, row_index(table.decisions, spec)),
         "reward": jnp.asarray(scale * rewards, jnp.float32),

@@ -8,6 +8,8 @@ import pytest
 from child_models.evaluators.tabular import lookup
 from child_models.spaces.nasbench201 import SPEC as NASBENCH201
 from child_models.tables import Table, read_table, row_index, rows_of, write_table
+from controller.graph import Graph
+from controller.graph_spec import GraphSpec
 from controller.spec import Decision, DecisionSpec, Distinct
 from controller.types import Proposal
 
@@ -115,6 +117,11 @@ def test_a_space_is_too_large_for_a_table(tmp_path):
             read_table(tmp_path / "t.npz", spec)
 
 
+def test_a_space_of_graphs_has_no_table(tmp_path):
+    with pytest.raises(ValueError, match="the space has no bound; a table has a row"):
+        read_table(tmp_path / "t.npz", GraphSpec(Graph(0.1)))
+
+
 def test_columns_of_nasbench201_have_a_row_each(tmp_path):
     names = [f"hp200_{n}" for n in ("cifar10_test", "cifar100_xtest")]
     names += ["hp200_imagenet16_xtest", "hp12_cifar10_valid_xvalid"]
@@ -127,6 +134,24 @@ def test_columns_of_nasbench201_have_a_row_each(tmp_path):
     np.savez(tmp_path / "t.npz", **given)
     with pytest.raises(ValueError, match=r"hp12_cifar100_xvalid has shape \(100,\)"):
         read_table(tmp_path / "t.npz", NASBENCH201)
+
+
+def test_a_column_that_is_missing_is_named_with_those_alike(tmp_path):
+    names = [*"abcdefghijkl", "hp12_cifar100_xvalid"]
+    given = {name: np.ones(15_625) for name in names}
+    rows = np.array(list(NASBENCH201.enumerate()))
+    for ops, message in (
+        ({}, "no column 'ops'; it has a, .*, l and 1 more"),
+        ({"ops": rows}, "'hp12_cifar10_valid_xvalid'; it has hp12_cifar100_xvalid, a,"),
+    ):
+        np.savez(tmp_path / "t.npz", **given, **ops)
+        with pytest.raises(ValueError, match=message):
+            read_table(tmp_path / "t.npz", NASBENCH201)
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="array 'value_a' of table .*Object arrays"):
+        read(tmp_path, value_a=np.array([None] * 6))
 
 
 def test_a_damaged_file_is_told(tmp_path):
@@ -195,7 +220,9 @@ def test_unknown_columns_are_answered_with_the_known(tmp_path):
 
 def test_costs_are_positive(tmp_path):
     table = read(tmp_path, cost_a=np.array([1.0, 1, 0, 1, 1, 1]))
-    with pytest.raises(ValueError, match="cost_a is 0.0 in row 2; it must be > 0"):
+    with pytest.raises(
+        ValueError, match="cost_a is 0.0 in row 2, of .*x.*q.*; it must be > 0"
+    ):
         lookup(SPEC, table, "a")
 
 

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from child_models.spaces.nasnet import nasnet
 from controller.policies.lstm import lstm_policy
 from controller.spec import Decision, DecisionSpec
 from controller.strategies.ppo import ppo
+from controller.strategies.random_search import random_search
 from controller.strategies.reinforce import reinforce
 from controller.types import Proposal, Trial
 
@@ -63,6 +65,35 @@ def test_later_steps_go_to_the_clip_and_stop(updates):
     advantage = np.asarray(REWARD) - np.mean(REWARD)
     bound = -np.mean(advantage * np.where(advantage > 0, 1.1, 0.9))
     assert bound - 1e-6 <= float(loss) < 0.9 * bound
+
+
+def test_it_beats_random_search_on_an_additive_reward(quick_jit):
+    """Of NASNet cells, whose decisions have a worth each, at an equal budget."""
+    spec, seeds, samples, updates = nasnet(classes=3, blocks=1).spec, 4, 20, 60
+    worth = np.random.default_rng(0).uniform(size=(spec.length, spec.max_choices))
+    worth, places = jnp.asarray(worth, jnp.float32), jnp.arange(spec.length)
+
+    def rewards(strategy):
+        """[seeds, updates, samples]"""
+
+        def update(state, key):
+            propose_key, update_key = jax.random.split(key)
+            proposal, state = strategy.propose(propose_key, state, samples)
+            reward = worth[places[None], proposal.decisions].mean(1)
+            trial = Trial(proposal, reward, jnp.ones(samples, bool))
+            return strategy.update(update_key, state, trial)[0], reward
+
+        def one(key):
+            keys = jax.random.split(key, updates)
+            return jax.lax.scan(update, strategy.init(key), keys)[1]
+
+        return quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
+
+    options = {"learning_rate": 0.02, "baseline_decay": 0.9, "policy": {"hidden": 8}}
+    learnt = rewards(ppo(spec, **options))
+    drawn = rewards(random_search(spec))
+    assert learnt.max((1, 2)).mean() > drawn.max((1, 2)).mean()
+    assert np.all(learnt[:, -5:].mean((1, 2)) > np.quantile(drawn, 0.95))
 
 
 @pytest.mark.parametrize(

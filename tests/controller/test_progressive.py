@@ -301,7 +301,7 @@ def test_the_first_level_is_every_cell_of_one_block_once():
 def test_an_unbounded_beam_trains_every_cell_and_finds_the_best_of_each_level():
     strategy = progressive(CELLS, beam=1000, surrogate="linear", capacity=1024)
     singles = sum(row[0] == 0 for row in UNIQUE)
-    _, rows = run(strategy, len(UNIQUE), 1, reward_of=worth)
+    state, rows = run(strategy, len(UNIQUE), 1, reward_of=worth)
     rows = [tuple(row) for row in np.asarray(rows)[:, 0].tolist()]
     assert {row[0] for row in rows[:singles]} == {0}
     assert {row[0] for row in rows[singles:]} == {1}
@@ -311,6 +311,35 @@ def test_an_unbounded_beam_trains_every_cell_and_finds_the_best_of_each_level():
         trained = [row for row in rows if row[0] == blocks]
         best = max(worth(np.array(row)) for row in level)
         assert max(worth(np.array(row)) for row in trained) == best
+    found = strategy.best(jax.random.key(0), state, 1)[0]
+    everything = np.array(list(CELLS.enumerate()))
+    assert worth(found) == worth(everything).max()
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_exchanged_sides_of_blocks_are_predicted_alike(name, quick_jit):
+    """In canonical form, which all cells have that progressive search asks about."""
+    cells = np.array(list(CELLS.enumerate()), np.int32)
+    exchanged = cells.copy()  # the number of blocks, and then left, right, left, ...
+    exchanged[:, 1:] = (
+        cells[:, 1:].reshape(len(cells), -1, 2)[..., ::-1].reshape(len(cells), -1)
+    )
+    options = {} if name == "linear" else {"width": 4, "hidden": 4, "steps": 5}
+    model = SURROGATES[name](CELLS, **options)
+
+    @quick_jit
+    def predicted(*tables):
+        seen = CELLS.canonical(cells)[::5]
+        params = model.fit(
+            jax.random.key(0), seen, worth(seen), jnp.ones(len(seen), bool)
+        )
+        return [model.predict(params, table) for table in tables]
+
+    one, other = predicted(CELLS.canonical(cells), CELLS.canonical(exchanged))
+    np.testing.assert_array_equal(one, other)
+    assert len(np.unique(one)) > 5
+    raw, mirrored = predicted(cells, exchanged)
+    assert np.abs(raw - mirrored).max() > 1e-3  # so that the form is needed
 
 
 def test_a_narrow_beam_trains_what_is_predicted_to_be_best():

@@ -9,6 +9,7 @@ import pytest
 from child_models.cost import count
 from child_models.spaces.large_scale import fit, large_scale
 from controller.graph import Graph, Layer
+from controller.graph_mutations import MUTATIONS
 
 SPACE = large_scale(classes=3)
 NET = SPACE.module("final")
@@ -123,6 +124,23 @@ def test_counts_are_exact(layers, skips, params, macs):
     choices = space.bind(space.spec.pack(Graph(0.1, layers, skips)))
     cost = count(space.module("final"), choices, (32, 32, 3))
     assert (cost.params, cost.params_aux, cost.macs) == (params, 0, macs)
+
+
+def test_graphs_at_the_end_of_chains_of_mutations_build():
+    rng, depths = np.random.default_rng(0), []
+    for _ in range(40):
+        graph = SPACE.spec.initial
+        for name in rng.choice(list(MUTATIONS), int(rng.integers(1, 40))).tolist():
+            graph = MUTATIONS[name](rng, graph, 3) or graph
+        choices = SPACE.bind(SPACE.spec.pack(graph))
+        found = jax.eval_shape(
+            lambda choices=choices: NET.init_with_output(
+                jax.random.key(0), choices, IMAGES, True
+            )[0]
+        )
+        assert found.shape == (2, 3)
+        depths.append(len(graph.layers))
+    assert max(depths) > 5
 
 
 @pytest.mark.parametrize("seed", [0, 1])

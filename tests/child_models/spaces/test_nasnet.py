@@ -3,6 +3,7 @@
 That the bindings of the search form agree is tested with those of the other spaces.
 """
 
+import importlib
 import math
 
 import jax
@@ -192,6 +193,27 @@ def test_drop_path_schedule():
     assert drop_probability(0.4 * 0.0, layers - 1, layers) == 0  # step 0
     assert 1 - drop_probability(0.4 * 1.0, layers - 1, layers) == pytest.approx(0.6)
     assert 1 - drop_probability(0.4 * 1.0, 0, layers) == pytest.approx(1 - 0.4 / 20)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_cells_drop_paths_by_their_place_in_the_network(monkeypatch, progress):
+    """None at step 0; the last cell keeps 0.6 of them at the last step."""
+    module = importlib.import_module("child_models.spaces.nasnet_final")
+    seen = []
+    monkeypatch.setattr(
+        module, "drop_path", lambda x, drop, key: seen.append(drop) or x
+    )
+    space = nasnet(classes=3, blocks=1, channels=4, cells=3)
+    pool = OPS.index("max_pool_3x3")
+    choices = space.bind(np.array([0, 1, pool, pool, 0] * 2))
+    keys = {name: jax.random.key(0) for name in ("params", "dropout")}
+    jax.eval_shape(
+        lambda x: space.module("final").init(keys, choices, x, True, 0.4 * progress),
+        jnp.ones((2, 8, 8, 3)),
+    )
+    # Three normal cells and two reductions, of two ops each.
+    keep = 1 - progress * np.arange(1, 6) / 5 * (1 - 0.6)
+    np.testing.assert_allclose(1 - np.array(seen), np.repeat(keep, 2), rtol=1e-6)
 
 
 def test_drop_path_acts_on_every_op_but_the_identity():

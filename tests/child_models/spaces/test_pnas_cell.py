@@ -38,8 +38,11 @@ def test_the_size_is_the_paper_s():
     assert pnas_cell(classes=10, fewer=True).spec.size() == sum(sizes)
 
 
-def test_block_b_adds_the_paper_s_number_of_unique_expansions():
+def test_block_b_adds_the_paper_s_number_of_expansions():
     spec = pnas_cell(classes=10).spec
+    for b in range(5):  # two states and those of earlier blocks, eight ops, two sides
+        sizes = [len(d.choices) for d in spec.decisions if d.node == b]
+        assert math.prod(sizes) == 64 * (b + 2) ** 2
     assert tuple(len(spec.expansions(b)) for b in range(5)) == EXPANSIONS
     assert len(pnas_cell(classes=10, fewer=True).spec.expansions(4)) == EXPANSIONS[4]
 

@@ -6,7 +6,7 @@
 The algorithm of Real et al. 2019 with P=10 and S=4 over 40 children, each trained by
 itself for two epochs in a network of N=1 and C=8.  Set it beside
 ``evolution_small_cifar10.py:random``.
-Hours: 0.35 a seed on a CPU core, a third of it for retraining.
+Hours: 0.35 a seed on a CPU core, a quarter of it for retraining.
 Expected: 64.48 +- 0.86 % of the test images, random search 62.18 +- 0.74.
 """
 
